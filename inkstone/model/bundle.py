@@ -1,0 +1,195 @@
+"""A bundle: one trained model as a folder, every file of it vouched for.
+
+    config.json  model.safetensors  tokenizer.json      the checkpoint
+    inkstone.json                                       what it is: task, languages, directions or labels
+    ctranslate2-int8/  parity.json                      the derived engine and the proof that it agrees
+    report.json  learning_curve.png  README.md          the report card, and the model card written from it
+    manifest.json                                       sha256 of every file above, and how the model was made
+
+The manifest is written last, and a folder without a valid one is not a bundle. Opening a bundle hashes every file
+(megabytes, so milliseconds): a truncated, altered, missing or foreign file is refused by name. Nothing in a bundle is
+code, and nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from inkstone.ground.errors import BundleError, not_known, raise_all
+from inkstone.ground.files import sha256, whole_folder, write_json
+
+FORMAT = 1
+MANIFEST, DESCRIPTION = "manifest.json", "inkstone.json"
+BUNDLED = Path(__file__).parent.parent / "bundles"  # the models that come with Inkstone
+
+Task = Literal["translate", "classify"]
+TASKS: tuple[Task, ...] = ("translate", "classify")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: its place, and its description (`inkstone.json`)."""
+
+    path: Path
+    description: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name, which a request may give."""
+        return str(self.description["name"])
+
+    @property
+    def task(self) -> Task:
+        """What the model is for."""
+        return self.description["task"]  # type: ignore[no-any-return]
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The language codes the model was trained on."""
+        return tuple(self.description["languages"])
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest: hashes, and how the model was made."""
+        return _read_json(self.path / MANIFEST)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report card, as measured when the model was made; empty when it was never measured."""
+        file = self.path / "report.json"
+        return _read_json(file) if file.exists() else {}
+
+    @property
+    def card(self) -> str:
+        """The model card, in Markdown."""
+        file = self.path / "README.md"
+        return file.read_text("utf-8") if file.exists() else ""
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def open_bundle(where: str | Path, *, task: Task | None = None) -> Bundle:
+    """Open the bundle at a path, or the bundled model of that name, after checking every file.
+
+    Raises BundleError naming every file that is missing, altered or foreign, or a task other than the one asked for.
+    """
+    path = _place(where)
+    if not path.is_dir():
+        raise BundleError(f"{path} is a file. A model is a folder with {MANIFEST}, as `inkstone train` writes it.")
+    raise_all(BundleError, f"{path} is not a usable bundle", [p for _, p in check_files(path) if p])
+    bundle = Bundle(path, _read_json(path / DESCRIPTION))
+    problems = _description_problems(bundle.description)
+    raise_all(BundleError, f"{path}: {DESCRIPTION} is not valid", problems)
+    if task is not None and bundle.task != task:
+        raise BundleError(f"{path} is a model for task {bundle.task!r}, but {task!r} is needed here.")
+    return bundle
+
+
+def check_files(path: Path) -> Iterator[tuple[str, str]]:
+    """For each file of the folder and of its manifest: (name, what is wrong, or "" when all is well)."""
+    file = path / MANIFEST
+    if not file.exists():
+        yield MANIFEST, f"{MANIFEST} is missing: this folder was not written by Inkstone, or not to the end"
+        return
+    try:
+        manifest = _read_json(file)
+    except BundleError as error:
+        yield MANIFEST, str(error)
+        return
+    hashes = manifest.get("files")
+    if manifest.get("format") != FORMAT or not isinstance(hashes, dict) or DESCRIPTION not in hashes:
+        yield MANIFEST, f"{MANIFEST} is not a manifest of format {FORMAT}"
+        return
+    for found in sorted(f for f in path.rglob("*") if not f.is_dir() or f.is_symlink()):
+        name = found.relative_to(path).as_posix()
+        if name != MANIFEST and name not in hashes:
+            yield name, f"{name} does not belong here (it is not in {MANIFEST})"
+    for name, expected in hashes.items():
+        yield name, _file_problem(path, name, expected)
+
+
+def _file_problem(path: Path, name: str, expected: object) -> str:
+    file = path / name
+    if path.resolve() not in file.resolve().parents:
+        return f"{name} lies outside the folder"
+    if not file.is_file():
+        return f"{name} is missing"
+    size, digest = (expected.get("bytes"), expected.get("sha256")) if isinstance(expected, dict) else (None, None)
+    if file.stat().st_size != size:
+        return f"{name} has {file.stat().st_size:,} bytes where {MANIFEST} says {size}: truncated or altered"
+    if sha256(file) != digest:
+        return f"{name} is altered (its sha256 is not the one in {MANIFEST})"
+    return ""
+
+
+def list_bundles(folder: str | Path = BUNDLED) -> list[Path]:
+    """The bundle folders directly inside a folder (or the folder itself, when it is one), sorted by name."""
+    folder = Path(folder)
+    if (folder / MANIFEST).exists():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+
+
+@contextmanager
+def new_bundle(path: str | Path, description: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield an empty folder to put the model's files into; at the end it gets its description and manifest and its name.
+
+    description: task, name, languages and what the task needs (labels, directions). made: how it came about (data and
+    code hashes, seeds, versions, the resolved configuration). Raises OutputError when the place is taken.
+    """
+    with whole_folder(path) as folder:
+        yield folder
+        write_json(folder / DESCRIPTION, {"format": FORMAT, **description})
+        seal(folder, made)
+
+
+def seal(folder: Path, made: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder: the size and sha256 of every file in it, and how it was made."""
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(folder / MANIFEST, {"format": FORMAT, "created": created, "made": dict(made), "files": files})
+
+
+def _place(where: str | Path) -> Path:
+    path = Path(where)
+    if path.exists():
+        return path
+    if (BUNDLED / str(where) / MANIFEST).exists() and path.name == str(where):
+        return BUNDLED / str(where)
+    names = [bundle.name for bundle in list_bundles()]
+    raise BundleError(f"there is no folder of this name, and no bundled model. {not_known('model', where, names)}")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{file.name} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{file.name} holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _description_problems(description: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if description.get("task") not in TASKS:
+        problems.append(not_known("task", description.get("task"), TASKS))
+    if not isinstance(description.get("name"), str):
+        problems.append("name is missing")
+    languages = description.get("languages")
+    if not isinstance(languages, list) or not all(isinstance(code, str) for code in languages):
+        problems.append("languages must be a list of language codes")
+    return problems
