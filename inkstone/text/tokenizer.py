@@ -2,34 +2,38 @@
 
 Four kinds, all trained here from plain text:
 
-  bpe        byte-pair encoding (Sennrich et al., 2016) in the manner of SentencePiece: a space becomes ▁, so text is
-             found again with its spaces; characters outside the alphabet are spelled in bytes (<0xE7>…)
+  bpe        byte-pair encoding (Sennrich et al., 2016) in the manner of SentencePiece: a space becomes ▁, so
+             text is found again with its spaces; characters outside the alphabet are spelled in bytes (<0xE7>…)
   unigram    the unigram language model (Kudo, 2018), same spaces, same bytes
-  wordpiece  as BERT: words are cut at spaces, punctuation and every Chinese character. Lossy: runs of spaces become
-             one, spaces about punctuation are guessed, an unknown word becomes <unk>. For compatibility, not by choice
+  wordpiece  as BERT: words are cut at spaces, punctuation and every Chinese character. Lossy: runs of spaces
+             become one, spaces about punctuation are guessed, an unknown word becomes <unk>. For compatibility
   byte-bpe   as GPT-2: byte-pair encoding over bytes, exact for every text
 
-What comes back (`decode(encode(x)) == x`):  byte-bpe always; bpe and unigram always but for U+2581 "▁" itself, which
-comes back as the space it stands for; wordpiece for words it knows, one space apart. No kind normalises: that is
-`text.normalize`, done once before training and before use, where it can be seen.
+What comes back (`decode(encode(x)) == x`): byte-bpe always; bpe and unigram always but for U+2581 "▁" itself,
+which comes back as the space it stands for; wordpiece for words it knows, one space apart. No kind normalises:
+that is `text.normalize`, done once before training and before use, where it can be seen.
 
-Chinese has no spaces, so before merging, text is cut where the script changes, at punctuation and around each digit;
-a merge never crosses such a border ("的。" is no word). The alphabet is chosen here by frequency with ties broken by
-code point, because the library's own choice depends on a random hash: the same texts give the same file.
+Chinese has no spaces, so before merging, text is cut where the script changes, at punctuation and around each
+digit; a merge never crosses such a border ("的。" is no word). The alphabet is chosen here by frequency with ties
+broken by code point, because the library's own choice depends on a random hash: the same texts give the same
+file (unigram excepted: there the library's estimates move in the second decimal from run to run).
 
-Special tokens live at fixed places: <pad> 0, <unk> 1, <s> 2, </s> 3, then those asked for, in their order. Somebody
-who types "</s>" gets the letters "<", "/", "s", ">" and never number 3 (`encode_special_tokens`, which the file does
-not keep and `load` sets again); a special token whose name could grow out of ordinary text is refused.
+Special tokens live at fixed places: <pad> 0, <unk> 1, <s> 2, </s> 3, then those asked for, in their order.
+Somebody who types "</s>" gets the letters "<", "/", "s", ">" and never number 3 (`encode_special_tokens`, which
+the file does not keep and `load` sets again); a special token whose name could grow out of ordinary text is
+refused.
 
-The library uses threads. A process that forks after `encode_batch` sees its warning about TOKENIZERS_PARALLELISM;
-set that variable to "false" in the parent to choose silence and one thread.
+The library uses threads. A process that forks after `encode_batch` sees its warning about
+TOKENIZERS_PARALLELISM; set that variable to "false" in the parent to choose silence and one thread.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -61,7 +65,9 @@ _BORDERS = "|".join(
         r"\s+",
     ]
 )
-_ALPHABET_SHARE = 0.6  # of the free places; the rest is for merges (Chinese alone has some 4,000 common characters)
+_ALPHABET_SHARE = (
+    0.6  # of the free places; the rest is for merges (Chinese alone has some 4,000 common characters)
+)
 
 
 class Tokenizer:
@@ -104,12 +110,16 @@ class Tokenizer:
         for text in texts:
             counts.update(text)
         if not any(not character.isspace() for character in counts):
-            raise DataError("there is no text to train a tokenizer on: every line is empty. Give other files.")
+            raise DataError(
+                "there is no text to train a tokenizer on: every line is empty. Give other files."
+            )
         names = [*MARKS, *specials]
         _check_specials(names, kind)
         smallest = len(names) + (0 if kind == "wordpiece" else len(BYTES)) + 1
         if vocab_size < smallest:
-            raise ConfigError(f"vocab_size={vocab_size} is too small for kind={kind}. Give at least {smallest}.")
+            raise ConfigError(
+                f"vocab_size={vocab_size} is too small for kind={kind}. Give at least {smallest}."
+            )
         return cls(_TRAINERS[kind](texts, counts, vocab_size, names), kind)
 
     @classmethod
@@ -123,14 +133,19 @@ class Tokenizer:
         try:
             description = json.loads(path.read_bytes())
             inner = tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception for what it cannot read
+        except Exception as error:  # the library knows no finer kind
             raise DataError(
-                f"{path} is not a tokenizer.json file, or it is damaged ({error}). Train it again, or copy it again."
+                f"{path} is not a tokenizer.json file, or it is damaged ({error}). Train or copy it again."
             ) from error
-        wrong = [f"{mark} is {inner.token_to_id(mark)}" for at, mark in enumerate(MARKS) if inner.token_to_id(mark) != at]
+        wrong = [
+            f"{mark} is {inner.token_to_id(mark)}"
+            for at, mark in enumerate(MARKS)
+            if inner.token_to_id(mark) != at
+        ]
         if wrong:
             raise DataError(
-                f"{path} is a tokenizer of another make: {', '.join(wrong)}. Valid: {PAD} 0, {UNK} 1, {BOS} 2, {EOS} 3."
+                f"{path} is a tokenizer of another make: {', '.join(wrong)}. "
+                f"Valid: {PAD} 0, {UNK} 1, {BOS} 2, {EOS} 3."
             )
         return cls(inner, _kind_of(description, path))
 
@@ -166,7 +181,9 @@ class Tokenizer:
                     f"token {max(ids)} is not in this vocabulary of {self.vocab_size}. "
                     "The model and the tokenizer do not belong together."
                 )
-        texts: list[str] = self._inner.decode_batch([list(ids) for ids in batch], skip_special_tokens=not keep_specials)
+        texts: list[str] = self._inner.decode_batch(
+            [list(ids) for ids in batch], skip_special_tokens=not keep_specials
+        )
         return [_join_chinese(text) for text in texts] if self.kind == "wordpiece" else texts
 
     def id_of(self, token: str) -> int:
@@ -177,7 +194,7 @@ class Tokenizer:
         return number
 
     def token_of(self, number: int) -> str:
-        """The token of a number, as the vocabulary writes it. Raises ConfigError when there is no such number."""
+        """The token of a number, as the vocabulary writes it. Raises ConfigError when there is none."""
         token: str | None = self._inner.id_to_token(number)
         if token is None:
             raise ConfigError(f"token number {number} is not known. Valid: 0 to {self.vocab_size - 1}.")
@@ -195,7 +212,8 @@ def _check_specials(names: Sequence[str], kind: Kind) -> None:
     for name in names:
         if not name or name in BYTES or len(_cut(kind).pre_tokenize_str(name)) < 2:
             raise ConfigError(
-                f'"{name}" cannot be a special token: ordinary text could become it. Give a name in marks, like <{name or "x"}>.'
+                f'"{name}" cannot be a special token: ordinary text could become it. '
+                f"Give a name in marks, like <{name or 'x'}>."
             )
 
 
@@ -219,7 +237,7 @@ def _cut(kind: Kind) -> Any:
 
 
 def _with_spaces(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Spaces as ▁, with one put in front so that a word is the same first or later; taken off again when decoding."""
+    """Spaces as ▁, and one in front so that a word is the same first or later; decoding takes it off."""
     inner.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     inner.pre_tokenizer = _cut("bpe")
     inner.decoder = decoders.Sequence(
@@ -233,12 +251,20 @@ def _with_spaces(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return inner
 
 
-def _alphabet(counts: Counter[str], free: int) -> list[str]:
-    """The most frequent characters, ties by code point; the rest will be spelled in bytes."""
+def _alphabet(counts: Counter[str], free: int, places: Callable[[str], int] = lambda _: 1) -> list[str]:
+    """The most frequent characters, ties by code point; the rest will be spelled in bytes (or unknown).
+
+    places: how many of the `free` places in the vocabulary a character takes.
+    """
     counts = Counter({c: n for c, n in counts.items() if c != " " and not "\ud800" <= c <= "\udfff"})
     counts[SPACE] = 1 << 60
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    return sorted(ranked[: max(1, int(free * _ALPHABET_SHARE))])
+    budget, alphabet = max(1, int(free * _ALPHABET_SHARE)), []
+    for character in sorted(counts, key=lambda character: (-counts[character], character)):
+        budget -= places(character)
+        if budget < 0:
+            break
+        alphabet.append(character)
+    return sorted(alphabet)
 
 
 def _train_bpe(texts: list[str], counts: Counter[str], size: int, names: list[str]) -> tokenizers.Tokenizer:
@@ -257,13 +283,17 @@ def _train_bpe(texts: list[str], counts: Counter[str], size: int, names: list[st
     return _named(description, names)
 
 
-def _train_unigram(texts: list[str], counts: Counter[str], size: int, names: list[str]) -> tokenizers.Tokenizer:
+def _train_unigram(
+    texts: list[str], counts: Counter[str], size: int, names: list[str]
+) -> tokenizers.Tokenizer:
     kept = set(_alphabet(counts, size - len(names) - len(BYTES)))
     inner = _with_spaces(tokenizers.Tokenizer(models.Unigram()))
     trainer = trainers.UnigramTrainer(
         vocab_size=size - len(BYTES), special_tokens=names, unk_token=UNK, show_progress=False
     )
-    rare = str.maketrans({character: "\n" for character in counts if character not in kept and character != " "})
+    rare = str.maketrans(
+        {character: "\n" for character in counts if character not in kept and character != " "}
+    )
     inner.train_from_iterator((text.translate(rare) for text in texts), trainer)
     description = json.loads(inner.to_str())
     learned = [piece for piece in description["model"]["vocab"] if piece[0] not in names]
@@ -273,8 +303,11 @@ def _train_unigram(texts: list[str], counts: Counter[str], size: int, names: lis
     return _named(description, names)
 
 
-def _train_wordpiece(texts: list[str], counts: Counter[str], size: int, names: list[str]) -> tokenizers.Tokenizer:
-    alphabet = _alphabet(counts, size - len(names))
+def _train_wordpiece(
+    texts: list[str], counts: Counter[str], size: int, names: list[str]
+) -> tokenizers.Tokenizer:
+    alphabet = _alphabet(counts, size - len(names), lambda character: 1 + _may_continue(character))
+    inside = [f"##{character}" for character in alphabet if _may_continue(character)]
     inner = tokenizers.Tokenizer(models.WordPiece(unk_token=UNK))
     inner.normalizer = normalizers.BertNormalizer(
         clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False
@@ -283,7 +316,7 @@ def _train_wordpiece(texts: list[str], counts: Counter[str], size: int, names: l
     inner.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
-        special_tokens=names,
+        special_tokens=[*names, *inside],  # the inner letters only to give them numbers
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
@@ -292,7 +325,16 @@ def _train_wordpiece(texts: list[str], counts: Counter[str], size: int, names: l
     return _named(json.loads(inner.to_str()), names)
 
 
-def _train_byte_bpe(texts: list[str], counts: Counter[str], size: int, names: list[str]) -> tokenizers.Tokenizer:
+def _may_continue(character: str) -> bool:
+    """Whether BERT's cutting can leave this character inside a word: no punctuation, no Chinese."""
+    punctuation = unicodedata.category(character).startswith("P") or character in "$+<=>^`|~"
+    chinese = "\u3400" <= character <= "\u9fff" or character >= "\U00020000"
+    return not (punctuation or chinese or character.isspace())
+
+
+def _train_byte_bpe(
+    texts: list[str], counts: Counter[str], size: int, names: list[str]
+) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = _cut("byte-bpe")
     inner.decoder = decoders.ByteLevel()
@@ -346,7 +388,5 @@ def _kind_of(description: dict[str, Any], path: Path) -> Kind:
 
 def _join_chinese(text: str) -> str:
     """Take out the spaces that BERT's cutting put between Chinese characters."""
-    import re
-
     wide = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"
     return re.sub(rf"(?<={wide}) (?={wide})", "", text)
