@@ -2,26 +2,31 @@
 
 Four kinds, all trained here from plain text:
 
-  bpe        byte-pair encoding (Sennrich et al., 2016) in the manner of SentencePiece: a space becomes ▁, so
-             text is found again with its spaces; characters outside the alphabet are spelled in bytes (<0xE7>…)
+  bpe        byte-pair encoding (Sennrich et al., 2016) in the manner of SentencePiece: a space becomes ▁,
+  so
+             text is found again with its spaces; characters outside the alphabet are spelled in bytes
+             (<0xE7>…)
   unigram    the unigram language model (Kudo, 2018), same spaces, same bytes
-  wordpiece  as BERT: words are cut at spaces, punctuation and every Chinese character. Lossy: runs of spaces
-             become one, spaces about punctuation are guessed, an unknown word becomes <unk>. For compatibility
+  wordpiece  as BERT: words are cut at spaces, punctuation and every Chinese character. Lossy: runs of
+  spaces
+             become one, spaces about punctuation are guessed, an unknown word becomes <unk>. For
+             compatibility
   byte-bpe   as GPT-2: byte-pair encoding over bytes, exact for every text
 
-What comes back (`decode(encode(x)) == x`): byte-bpe always; bpe and unigram always but for U+2581 "▁" itself,
-which comes back as the space it stands for; wordpiece for words it knows, one space apart. No kind normalises:
-that is `text.normalize`, done once before training and before use, where it can be seen.
+What comes back (`decode(encode(x)) == x`): byte-bpe always; bpe and unigram always but for U+2581 "▁"
+itself, which comes back as the space it stands for; wordpiece for words it knows, one space apart. No
+kind normalises: that is `text.normalize`, done once before training and before use, where it can be seen.
 
-Chinese has no spaces, so before merging, text is cut where the script changes, at punctuation and around each
-digit; a merge never crosses such a border ("的。" is no word). The alphabet is chosen here by frequency with ties
-broken by code point, because the library's own choice depends on a random hash: the same texts give the same
-file (unigram excepted: there the library's estimates move in the second decimal from run to run).
+Chinese has no spaces, so before merging, text is cut where the script changes, at punctuation and around
+each digit; a merge never crosses such a border ("的。" is no word). The alphabet is chosen here by
+frequency with ties broken by code point, because the library's own choice depends on a random hash: the
+same texts give the same file (unigram excepted: there the library's estimates move in the second decimal
+from run to run).
 
 Special tokens live at fixed places: <pad> 0, <unk> 1, <s> 2, </s> 3, then those asked for, in their order.
-Somebody who types "</s>" gets the letters "<", "/", "s", ">" and never number 3 (`encode_special_tokens`, which
-the file does not keep and `load` sets again); a special token whose name could grow out of ordinary text is
-refused.
+Somebody who types "</s>" gets the letters "<", "/", "s", ">" and never number 3 (`encode_special_tokens`,
+which the file does not keep and `load` sets again); a special token whose name could grow out of ordinary
+text is refused.
 
 The library uses threads. A process that forks after `encode_batch` sees its warning about
 TOKENIZERS_PARALLELISM; set that variable to "false" in the parent to choose silence and one thread.
