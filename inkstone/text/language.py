@@ -117,7 +117,7 @@ def language_name(code: str, in_chinese: bool = False) -> str:
 
 
 def language_code(name: str) -> str | None:
-    """The code in a column's name or an option: "zh-CN" and "ZH_Hans" are zh; None where it is no language."""
+    """The code in a column's name or an option: "zh-CN" and "ZH_Hans" are zh; None where it is none."""
     first = re.split(r"[-_]", name.strip().lower(), maxsplit=1)
     region = first[1] if len(first) == 2 else ""
     if first[0] in CODES and re.fullmatch(r"|[a-z]{2}|[a-z]{4}|[0-9]{3}|[a-z]{4}[-_][a-z]{2}", region):

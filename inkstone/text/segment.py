@@ -46,7 +46,11 @@ def words(text: str, language: str | None = None, *, punctuation: bool = False) 
 
 
 def search_words(text: str, language: str | None = None) -> list[str]:
-    """Like `words`, but long Chinese words bring their parts (北京大学: 北京, 大学, 北京大学), for an index."""
+    """Like `words`, but long Chinese words bring their parts along, for an index.
+
+    >>> search_words("北京大学")
+    ['北京', '大学', '北京大学']
+    """
     found: list[str] = []
     for word in words(text, language):
         if language != "ja" and len(word) > 2 and re.search(f"[{HAN}]", word):
