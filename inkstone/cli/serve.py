@@ -80,7 +80,7 @@ def listen(host: str, port: int, *, protected: bool) -> socket.socket:
     if not protected and not is_loopback(str(address[0])):
         raise ConfigError(
             f"--host {host} can be reached from other machines, so an API key is needed. Put one of at least"
-            f" {MIN_KEY_CHARACTERS} characters into {KEY_VARIABLE}, or a file of keys into --api-key-file. Make one:"
+            f" {MIN_KEY_CHARACTERS} characters into {KEY_VARIABLE}, or use --api-key-file FILE. Make one:"
             ' python -c "import secrets; print(secrets.token_urlsafe(32))". Or stay with --host 127.0.0.1.'
         )
     listener = socket.socket(family, kind, protocol)
@@ -149,7 +149,7 @@ def _run(app: object, listener: socket.socket) -> None:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
-    # uvicorn stops gracefully at SIGINT and SIGTERM, then raises the signal again. It was obeyed: exit code 0.
+    # uvicorn stops gracefully at SIGINT and SIGTERM, then raises the signal again: nothing is left to do.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])

@@ -24,9 +24,9 @@ from starlette.middleware import Middleware
 
 import inkstone
 from inkstone.serve import errors
-from inkstone.serve.apps import app_routes
+from inkstone.serve.apps import add_app_routes
 from inkstone.serve.auth import LOOPBACK_NAMES, Gate, Keys
-from inkstone.serve.catalogue import catalogue_routes
+from inkstone.serve.catalogue import add_catalogue_routes
 from inkstone.serve.limits import BODY_TIMEOUT_S, Limits
 from inkstone.serve.metrics import Metrics, Watch
 from inkstone.serve.models import Models
@@ -70,8 +70,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
             Middleware(Limits, body_timeout_s=settings.body_timeout_s),
         ],
     )
-    app.include_router(app_routes(models, metrics))
-    app.include_router(catalogue_routes(models, metrics))
+    add_app_routes(app, models, metrics)
+    add_catalogue_routes(app, models, metrics)
     app.router.routes.extend(page_routes())
     errors.install(app)
     app.openapi = lambda: _schema(app)  # type: ignore[method-assign]

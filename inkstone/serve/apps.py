@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from inkstone.generate.engine import GenerationOptions
@@ -128,11 +128,10 @@ class ClassifyAnswer(BaseModel):
     seconds: float
 
 
-def app_routes(models: Models, metrics: Metrics) -> APIRouter:
+def add_app_routes(app: FastAPI, models: Models, metrics: Metrics) -> None:
     """The two routes, over these models."""
-    router = APIRouter(tags=["applications"], responses=ERRORS)
 
-    @router.post("/v1/translate", summary="Translate texts")
+    @app.post("/v1/translate", summary="Translate texts", tags=["applications"], responses=ERRORS)
     async def translate(request: Request, asked: TranslateRequest) -> TranslateAnswer:
         texts = _texts(asked.text)
         if asked.alternatives > asked.beam_size:
@@ -140,12 +139,14 @@ def app_routes(models: Models, metrics: Metrics) -> APIRouter:
             raise ApiError(400, message, code="invalid_value", param="alternatives")
         model = models.pick("translate", asked.model, source=asked.source, to=asked.to)
         options = GenerationOptions(beam_size=asked.beam_size, alternatives=asked.alternatives)
-        app = cast(Translating, model.app)
+        translator = cast(Translating, model.app)
         started = time.perf_counter()
         results = await unless_gone(
             request,
             model.run(
-                lambda portion: app.translate(portion, to=asked.to, source=asked.source, options=options),
+                lambda portion: translator.translate(
+                    portion, to=asked.to, source=asked.source, options=options
+                ),
                 texts,
             ),
         )
@@ -156,21 +157,24 @@ def app_routes(models: Models, metrics: Metrics) -> APIRouter:
             seconds=_since(started),
         )
 
-    @router.post("/v1/classify", summary="Classify texts", response_model_exclude_none=True)
+    @app.post(
+        "/v1/classify",
+        summary="Classify texts",
+        tags=["applications"],
+        responses=ERRORS,
+        response_model_exclude_none=True,
+    )
     async def classify(request: Request, asked: ClassifyRequest) -> ClassifyAnswer:
         texts = _texts(asked.text)
         model = models.pick("classify", asked.model)
-        app = cast(Classifying, model.app)
         started = time.perf_counter()
-        results = await unless_gone(request, model.run(app.predict, texts))
+        results = await unless_gone(request, model.run(cast(Classifying, model.app).predict, texts))
         metrics.worked(model, texts)
         return ClassifyAnswer(
             model=model.bundle.name,
             results=[_classification(model, result, asked.top) for result in results],
             seconds=_since(started),
         )
-
-    return router
 
 
 def _texts(text: str | list[str]) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from inkstone.serve.apps import ERRORS
 from inkstone.serve.metrics import Metrics
-from inkstone.serve.models import Model, Models, measured
+from inkstone.serve.models import Model, Models
 
 CODES = (400, 401, 403, 500)  # what a route without a body may refuse with
 
@@ -23,6 +23,16 @@ class Measure(BaseModel):
     value: float
     low: float | None = None
     high: float | None = None
+
+
+class Measured(BaseModel):
+    """What came out on one held-out test set, the baselines beside it (a `Result` of the report card)."""
+
+    test_set: str
+    direction: str = Field("", description='The direction of a translation, "zh-en".')
+    n: int = Field(description="How many examples.")
+    metrics: dict[str, Measure]
+    baselines: dict[str, dict[str, Measure]] = {}
 
 
 class ModelEntry(BaseModel):
@@ -39,7 +49,7 @@ class ModelEntry(BaseModel):
     multi_label: bool | None = None
     out_of_scope: str | None = Field(None, description="The label that stands for: none of these.")
     size_bytes: int
-    metrics: dict[str, Measure] = Field(description="The report card's figures, from held-out data.")
+    results: list[Measured] = Field(description="What the report card says, by test set.")
 
 
 class ModelList(BaseModel):
@@ -64,18 +74,24 @@ class Health(BaseModel):
     models: int
 
 
-def catalogue_routes(models: Models, metrics: Metrics) -> APIRouter:
+def add_catalogue_routes(app: FastAPI, models: Models, metrics: Metrics) -> None:
     """The routes that only tell."""
-    router = APIRouter(tags=["server"])
     refusals: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in CODES}
 
-    @router.get("/v1/models", summary="List the models", responses=refusals, response_model_exclude_none=True)
+    @app.get(
+        "/v1/models",
+        summary="List the models",
+        tags=["server"],
+        responses=refusals,
+        response_model_exclude_none=True,
+    )
     async def list_models() -> ModelList:
         return ModelList(data=[_entry(model) for model in models.by_name.values()])
 
-    @router.get(
+    @app.get(
         "/v1/models/{model_id}",
         summary="A model with its card and report",
+        tags=["server"],
         responses={**refusals, 404: ERRORS[404]},
         response_model_exclude_none=True,
     )
@@ -83,20 +99,24 @@ def catalogue_routes(models: Models, metrics: Metrics) -> APIRouter:
         model = models.get(model_id)
         return ModelDetail(**_entry(model).model_dump(), card=model.card, report=model.report)
 
-    @router.get("/health", summary="Is the server up?", responses={400: ERRORS[400], 403: ERRORS[403]})
+    @app.get(
+        "/health",
+        summary="Is the server up?",
+        tags=["server"],
+        responses={400: ERRORS[400], 403: ERRORS[403]},
+    )
     async def health() -> Health:
         return Health(models=len(models.by_name))
 
-    @router.get(
+    @app.get(
         "/metrics",
         summary="Prometheus metrics",
+        tags=["server"],
         response_class=Response,
         responses={**refusals, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return router
 
 
 def _entry(model: Model) -> ModelEntry:
@@ -111,5 +131,5 @@ def _entry(model: Model) -> ModelEntry:
         multi_label=description.get("multi_label"),
         out_of_scope=description.get("out_of_scope"),
         size_bytes=model.size_bytes,
-        metrics={name: Measure.model_validate(measure) for name, measure in measured(model.report).items()},
+        results=[Measured.model_validate(result) for result in model.report.get("results", [])],
     )

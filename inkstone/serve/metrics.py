@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inkstone.serve.errors import internal_error
 from inkstone.serve.models import Model, Models
+from inkstone.serve.page import FILES
 
 log = logging.getLogger("inkstone.serve.access")
 
@@ -105,9 +106,15 @@ class Watch:
             if not status:
                 await answer.response()(scope, receive, watched_send)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = _route(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"
             seconds = time.perf_counter() - started
             self.metrics.requests.labels(method, route, status).inc()
             self.metrics.seconds.labels(route).observe(seconds)
             log.info("%s %s %d %.1f ms id=%s", method, route, status, seconds * 1000, request_id)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route that answered; "other" where none did (unknown, or refused at the gate)."""
+    known = scope["path"] if scope["path"] in FILES else "other"
+    return str(getattr(scope.get("route"), "path", known))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import BundleError, InkstoneError, not_known, raise_all
@@ -257,30 +257,3 @@ def _no_direction(models: Sequence[Model], source: str | None, to: str | None) -
     came = f"from {source or 'any language'} to {to or 'any language'}"
     message = f"No model here translates {came[:100]}. Valid: {valid}."
     return ApiError(400, message, code="unsupported_language", param=param)
-
-
-def measured(report: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The measured values of a report card, flat: every {value, low, high} in it, named by the path to it.
-
-    >>> measured({"metrics": {"bleu": {"value": 30.1, "low": 29.0, "high": 31.2}}})
-    {'bleu': {'value': 30.1, 'low': 29.0, 'high': 31.2}}
-    """
-    found: dict[str, dict[str, float | None]] = {}
-
-    def walk(value: object, path: tuple[str, ...]) -> None:
-        if not isinstance(value, Mapping):
-            return
-        number = value.get("value")
-        if isinstance(number, int | float) and not isinstance(number, bool):
-            bounds = {end: _number(value.get(end)) for end in ("low", "high")}
-            found[" · ".join(path) or "value"] = {"value": float(number), **bounds}
-            return
-        for name, inner in value.items():
-            walk(inner, path if name == "metrics" else (*path, str(name)))
-
-    walk(report, ())
-    return found
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
