@@ -149,7 +149,7 @@ def _raw_lines(head: Head, report: Report) -> Iterator[tuple[int, bytes]]:
                 chunk = file.read(_CHUNK)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise DataError(
-                    f"{head.path} is damaged after line {number - 1} ({error}). Copy it again, or unpack what is left."
+                    f"{head.path} is damaged after line {number - 1} ({error}). Copy it again."
                 ) from error
             if not chunk:
                 break
@@ -186,7 +186,8 @@ def _encoding_of(path: Path, head: bytes, whole: bool) -> str:
     for magic, name in _WIDE_UNICODE.items():
         if head.startswith(magic):
             raise DataError(
-                f"{path} is written in {name}. Valid: UTF-8. Run: iconv -f {name} -t UTF-8 {path.name} > new-file"
+                f"{path} is written in {name}. Valid: UTF-8. "
+                f"Run: iconv -f {name} -t UTF-8 {path.name} > new-file"
             )
     for magic, name in _BINARY.items():
         if head.startswith(magic):
@@ -203,7 +204,7 @@ def _encoding_of(path: Path, head: bytes, whole: bool) -> str:
         return "gb18030"
     raise DataError(
         f"{path} is in an unknown encoding: {len(bad)} of its first {len(lines)} lines are not UTF-8. "
-        f"Find out which it is (GB18030? Big5? Latin-1?) and run: iconv -f ENCODING -t UTF-8 {path.name} > new-file"
+        f"Find out which it is (Big5? Latin-1?) and run: iconv -f ENCODING -t UTF-8 {path.name} > new-file"
     )
 
 

@@ -230,7 +230,8 @@ def _columns_message(table: Table, need: str, advice: str = "--fields") -> str:
     if table.format == "text":
         return f"{table.head.path} is plain text without columns, where {need} is needed. Give another file."
     columns = ", ".join(table.columns) or "none"
-    return f"{table.head.path} ({table.format}) has the columns {columns}, where {need} is needed. Name them with {advice}."
+    what = f"{table.head.path} ({table.format}) has the columns {columns}"
+    return f"{what}, where {need} is needed. Name them with {advice}."
 
 
 def _must_have(table: Table, columns: Sequence[str | None], need: str) -> None:
@@ -319,7 +320,8 @@ def _pair_part(table: Table, fields: Mapping[str, str], wanted: tuple[str | None
             found = _language_of([row.get(column) for row in _sample(table)])
             if found is None:
                 raise ConfigError(
-                    f'{table.head.path}: the language of "{column}" cannot be told from its text. Give --from and --to.'
+                    f'{table.head.path}: the language of "{column}" cannot be told from its text. '
+                    "Give --from and --to."
                 )
             notes.append(f'the language of "{column}" was told from the text')
         languages.append(found)
@@ -432,9 +434,7 @@ def _labelled_part(table: Table, fields: Mapping[str, str]) -> Part[Labelled]:
     note = ""
     if fields:
         if "text" not in fields or ("label" in fields) == ("labels" in fields):
-            raise ConfigError(
-                "--fields must name text and one of label and labels, such as text=body,label=topic."
-            )
+            raise ConfigError("--fields must name text and label (or labels), such as text=body,label=topic.")
         text, label, role = fields["text"], fields.get("label"), "label"
         if label is None:
             label, role = fields["labels"], "labels"

@@ -178,7 +178,7 @@ def _delimited_rows(table: Table, report: Report) -> Iterator[tuple[int, Row]]:
         elif len(cells) == len(columns):
             yield at, dict(zip(columns, cells, strict=True))
         else:
-            report(at, f"has {len(cells)} fields, where {len(columns)} are expected ({', '.join(columns)})")
+            report(at, f"has {len(cells)} fields, not {len(columns)} ({', '.join(columns)})")
 
 
 def _quoted_rows(table: Table, report: Report) -> Iterator[tuple[int, list[str]]]:
