@@ -73,7 +73,7 @@ def evaluate(
     stderr = Console(stderr=True, highlight=False)
     for line in (*found.sources, *found.notes):
         stderr.print(line, markup=False, soft_wrap=True)
-    Console(highlight=False).print(table(found))
+    Console(highlight=False, markup=False).print(table(found))
     if found.comparison:
         print(f"Verdict: {found.comparison.verdict}. {found.comparison.reason}")
 
