@@ -50,7 +50,9 @@ def clean(
         Literal["simplified", "traditional"] | None, typer.Option(help="Write all Chinese in one script.")
     ] = None,
     min_chars: Annotated[int, typer.Option(help="Fewest characters of a text.")] = 1,
-    max_chars: Annotated[int, typer.Option(help="Most characters of a text.")] = 5000,
+    max_chars: Annotated[
+        int | None, typer.Option(help="Most characters of a text. Default: 5000; documents have no limit.")
+    ] = None,
     min_tokens: Annotated[int, typer.Option(help="Fewest words; each Han character is one.")] = 0,
     max_tokens: Annotated[int, typer.Option(help="Most words; 0 for no limit.")] = 0,
     max_ratio: Annotated[float, typer.Option(help="How many times longer one side of a pair may be.")] = 4.0,

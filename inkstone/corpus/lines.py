@@ -63,7 +63,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a file is, told from its beginning. `lines` are the first lines, decoded, without the broken last one."""
+    """What a file is, told from its beginning. `lines`: the first, decoded, without a broken last one."""
 
     path: Path
     packed: bool  # gzip

@@ -45,7 +45,7 @@ class NearDuplicates:
         return RMinHash
 
     def find(self, key: str, name: str) -> tuple[str, float] | None:
-        """The name of an earlier text like `key` and their similarity; a text unlike all before is remembered."""
+        """The name of an earlier text like `key`, and how like; a text unlike all before is remembered."""
         if len(key) < max(3, self.shortest):
             return None
         shingles = _shingles(key)

@@ -165,7 +165,7 @@ def read_labelled(
 def read_documents(
     paths: Sequence[str | Path], *, fields: Mapping[str, str] | None = None, strict: bool = False
 ) -> Reading[Document]:
-    """Running text: the `text` field of tables, each line of plain files. Raises DataError for a file without."""
+    """Running text: the `text` field of tables, each line of plain files. Raises DataError where is none."""
     fields = _checked_fields(fields, ("text",))
     parts: list[Part[Document]] = []
     for path in _listed(paths):
@@ -186,7 +186,7 @@ def read_documents(
 
 
 def task_of(paths: Sequence[str | Path], fields: Mapping[str, str] | None = None) -> str:
-    """ "pairs", "labelled" or "documents": what the first file holds. Raises DataError where it may be two."""
+    """What the first file holds: pairs, labelled or documents. Raises DataError where that cannot be told."""
     named = set(fields or ())
     if named & {"label", "labels"}:
         return "labelled"
@@ -421,7 +421,7 @@ def _aligned_rows(left: Head, right: Head, report: Report) -> Iterator[tuple[int
 
 
 def _label_first(table: Table) -> bool | None:
-    """For two columns without a header: True if the first holds the labels, None if neither repeats as labels do."""
+    """Of two columns without a header: True if the first holds labels, None if neither repeats as labels do."""
     sample = _sample(table)
     distinct = [len({row[column] for row in sample}) for column in ("1", "2")]
     lengths = [sum(len(row[column]) for row in sample) for column in ("1", "2")]

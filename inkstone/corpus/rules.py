@@ -18,18 +18,19 @@ from functools import lru_cache
 
 from inkstone.corpus.near_duplicates import NearDuplicates
 from inkstone.ground.errors import ConfigError, not_known
-from inkstone.ground.records import Labelled, Pair, Record
+from inkstone.ground.records import Document, Labelled, Pair, Record
 from inkstone.text.language import HAN, KANA, UNDETERMINED, detect
 
+_LONGEST = 5000  # characters of a side or a labelled text
 Rule = Callable[[Record], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How strict the rules are. Lengths are in characters; tokens are words, each Han or kana character one."""
+    """How strict the rules are. Lengths are in characters; tokens are words; a Han character is one."""
 
     min_chars: int = 1
-    max_chars: int = 5000
+    max_chars: int | None = None  # None: 5,000 for pairs and labelled texts, no limit for documents
     min_tokens: int = 0
     max_tokens: int = 0  # 0: no limit
     max_ratio: float = 4.0  # longer side / shorter side, a Han character counted as three letters
@@ -93,17 +94,21 @@ _ENGLISH_WORDS = (
 )
 _ENGLISH = frozenset(_ENGLISH_WORDS.split())
 _EAST_ASIAN = ("zh", "ja", "ko")
+_FEW_WORDS = 6  # Latin text of fewer words misleads the model, and names and code do too
 
 
 def length(settings: Settings) -> Rule:
     """Too short or too long, in characters or tokens."""
 
     def rule(record: Record) -> str | None:
+        most = settings.max_chars
+        if most is None and not isinstance(record, Document):
+            most = _LONGEST
         for text in sides(record):
             if len(text) < settings.min_chars:
                 return f"{len(text)} characters, at least {settings.min_chars} wanted"
-            if len(text) > settings.max_chars:
-                return f"{len(text):,} characters, at most {settings.max_chars:,} wanted"
+            if most is not None and len(text) > most:
+                return f"{len(text):,} characters, at most {most:,} wanted"
             if settings.min_tokens or settings.max_tokens:
                 tokens = sum(1 for _ in _TOKEN.finditer(text))
                 if tokens < settings.min_tokens:
@@ -141,7 +146,7 @@ def identical(settings: Settings) -> Rule:
 
 
 def ratio(settings: Settings) -> Rule:
-    """A pair with one side far longer than the other. Ten letters are added to both, which spares short pairs."""
+    """A pair with one side far longer than the other. Ten are added to both, for short pairs."""
 
     def rule(record: Record) -> str | None:
         if not isinstance(record, Pair):
@@ -169,7 +174,7 @@ def language(settings: Settings) -> Rule:
             (record.source, record.source_language),
             (record.target, record.target_language),
         ):
-            if _plainly(text, claimed):
+            if _plainly(text, claimed) or (text.isascii() and text.count(" ") < _FEW_WORDS - 1):
                 continue
             found = detect(text)
             if (
@@ -187,7 +192,7 @@ def language(settings: Settings) -> Rule:
 
 
 def _plainly(text: str, claimed: str) -> bool:
-    """A cheap yes, which spares most texts the model: English with two of its small words, Chinese with enough Han."""
+    """A cheap yes, which spares most texts the model: two small English words, or enough Han."""
     if claimed == "en" and text.isascii():
         return sum(map(_ENGLISH.__contains__, text.lower().split())) >= 2
     if claimed == "zh" and not text.isascii():
@@ -200,8 +205,8 @@ _HAN_RE, _KANA_RE = re.compile(f"[{HAN}]"), re.compile(f"[{KANA}]")
 
 
 def _long_enough(text: str, found: str) -> bool:
-    """Latin text of few words misleads the model; names and code do too."""
-    return found in _EAST_ASIAN or len(re.findall(r"[^\W\d_]{2,}", text)) >= 6
+    """Whether there is enough text for the model to be believed."""
+    return found in _EAST_ASIAN or len(re.findall(r"[^\W\d_]{2,}", text)) >= _FEW_WORDS
 
 
 def overlap(settings: Settings) -> Rule:

@@ -135,7 +135,7 @@ def _kind(value: Any) -> str:
 
 
 def _names_columns(cells: list[str], names: frozenset[str]) -> bool:
-    """Whether a first row is a header: known field names, what the caller asks for, or language codes alone."""
+    """Whether a first row is a header: known names, what the caller asks for, or language codes alone."""
     folded = {cell.strip().lower() for cell in cells}
     if any(known <= folded for known in _KNOWN) or (names and names <= {cell.strip() for cell in cells}):
         return True

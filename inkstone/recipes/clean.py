@@ -30,6 +30,7 @@ from inkstone.text.normalize import Script, normalize
 TASKS = ("pairs", "labelled", "documents")
 Progress = Callable[[int, int], None]  # records read, records kept
 _SHOWN_EVERY = 1000
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def as_row(record: Record, multi_label: bool = False) -> dict[str, Any]:
 
 
 def _write(file: IO[bytes], row: dict[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
+    file.write(_encode(row).encode("utf-8") + b"\n")
 
 
 def _normalized(reading: Reading[Any], ask: Cleaning) -> Iterator[Record]:
@@ -171,7 +172,8 @@ def _normalized(reading: Reading[Any], ask: Cleaning) -> Iterator[Record]:
 
     for record in reading:
         if isinstance(record, Pair):
-            yield replace(record, source=spelled(record.source), target=spelled(record.target))
+            source, target = spelled(record.source), spelled(record.target)
+            yield Pair(source, target, record.source_language, record.target_language, record.origin)
         else:
             yield replace(record, text=spelled(record.text))
 
