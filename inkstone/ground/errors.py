@@ -60,7 +60,9 @@ def raise_all(kind: type[InkstoneError], title: str, problems: Sequence[str]) ->
     if len(problems) == 1:
         raise kind(f"{title}: {problems[0]}")
     if problems:
-        raise kind(f"{title}: {len(problems)} problems\n" + "\n".join(f"  - {problem}" for problem in problems))
+        raise kind(
+            f"{title}: {len(problems)} problems\n" + "\n".join(f"  - {problem}" for problem in problems)
+        )
 
 
 def require(package: str, purpose: str, extra: str) -> None:

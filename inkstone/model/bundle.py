@@ -13,19 +13,17 @@ code, and nothing in it is unpickled.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from inkstone.ground.errors import BundleError, not_known, raise_all
-from inkstone.ground.files import sha256, whole_folder, write_json
+from inkstone.ground.files import whole_folder, write_json
+from inkstone.ground.manifest import FORMAT, MANIFEST, problems, read_json, seal
 
-FORMAT = 1
-MANIFEST, DESCRIPTION = "manifest.json", "inkstone.json"
+DESCRIPTION = "inkstone.json"
 BUNDLED = Path(__file__).parent.parent / "bundles"  # the models that come with Inkstone
 
 Task = Literal["translate", "classify"]
@@ -57,13 +55,13 @@ class Bundle:
     @property
     def manifest(self) -> dict[str, Any]:
         """The manifest: hashes, and how the model was made."""
-        return _read_json(self.path / MANIFEST)
+        return read_json(self.path / MANIFEST)
 
     @property
     def report(self) -> dict[str, Any]:
         """The report card, as measured when the model was made; empty when it was never measured."""
         file = self.path / "report.json"
-        return _read_json(file) if file.exists() else {}
+        return read_json(file) if file.exists() else {}
 
     @property
     def card(self) -> str:
@@ -84,51 +82,16 @@ def open_bundle(where: str | Path, *, task: Task | None = None) -> Bundle:
     """
     path = _place(where)
     if not path.is_dir():
-        raise BundleError(f"{path} is a file. A model is a folder with {MANIFEST}, as `inkstone train` writes it.")
-    raise_all(BundleError, f"{path} is not a usable bundle", [p for _, p in check_files(path) if p])
-    bundle = Bundle(path, _read_json(path / DESCRIPTION))
-    problems = _description_problems(bundle.description)
-    raise_all(BundleError, f"{path}: {DESCRIPTION} is not valid", problems)
+        raise BundleError(
+            f"{path} is a file. A model is a folder with {MANIFEST}, as `inkstone train` writes it."
+        )
+    raise_all(BundleError, f"{path} is not a usable bundle", problems(path))
+    bundle = Bundle(path, read_json(path / DESCRIPTION))
+    wrong = _description_problems(bundle.description)
+    raise_all(BundleError, f"{path}: {DESCRIPTION} is not valid", wrong)
     if task is not None and bundle.task != task:
         raise BundleError(f"{path} is a model for task {bundle.task!r}, but {task!r} is needed here.")
     return bundle
-
-
-def check_files(path: Path) -> Iterator[tuple[str, str]]:
-    """For each file of the folder and of its manifest: (name, what is wrong, or "" when all is well)."""
-    file = path / MANIFEST
-    if not file.exists():
-        yield MANIFEST, f"{MANIFEST} is missing: this folder was not written by Inkstone, or not to the end"
-        return
-    try:
-        manifest = _read_json(file)
-    except BundleError as error:
-        yield MANIFEST, str(error)
-        return
-    hashes = manifest.get("files")
-    if manifest.get("format") != FORMAT or not isinstance(hashes, dict) or DESCRIPTION not in hashes:
-        yield MANIFEST, f"{MANIFEST} is not a manifest of format {FORMAT}"
-        return
-    for found in sorted(f for f in path.rglob("*") if not f.is_dir() or f.is_symlink()):
-        name = found.relative_to(path).as_posix()
-        if name != MANIFEST and name not in hashes:
-            yield name, f"{name} does not belong here (it is not in {MANIFEST})"
-    for name, expected in hashes.items():
-        yield name, _file_problem(path, name, expected)
-
-
-def _file_problem(path: Path, name: str, expected: object) -> str:
-    file = path / name
-    if path.resolve() not in file.resolve().parents:
-        return f"{name} lies outside the folder"
-    if not file.is_file():
-        return f"{name} is missing"
-    size, digest = (expected.get("bytes"), expected.get("sha256")) if isinstance(expected, dict) else (None, None)
-    if file.stat().st_size != size:
-        return f"{name} has {file.stat().st_size:,} bytes where {MANIFEST} says {size}: truncated or altered"
-    if sha256(file) != digest:
-        return f"{name} is altered (its sha256 is not the one in {MANIFEST})"
-    return ""
 
 
 def list_bundles(folder: str | Path = BUNDLED) -> list[Path]:
@@ -152,17 +115,6 @@ def new_bundle(path: str | Path, description: Mapping[str, Any], made: Mapping[s
         seal(folder, made)
 
 
-def seal(folder: Path, made: Mapping[str, Any]) -> None:
-    """Write the manifest of a folder: the size and sha256 of every file in it, and how it was made."""
-    files = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
-    }
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / MANIFEST, {"format": FORMAT, "created": created, "made": dict(made), "files": files})
-
-
 def _place(where: str | Path) -> Path:
     path = Path(where)
     if path.exists():
@@ -170,17 +122,9 @@ def _place(where: str | Path) -> Path:
     if (BUNDLED / str(where) / MANIFEST).exists() and path.name == str(where):
         return BUNDLED / str(where)
     names = [bundle.name for bundle in list_bundles()]
-    raise BundleError(f"there is no folder of this name, and no bundled model. {not_known('model', where, names)}")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{file.name} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BundleError(f"{file.name} holds a {type(value).__name__}, not an object")
-    return value
+    raise BundleError(
+        f"there is no folder of this name, and no bundled model. {not_known('model', where, names)}"
+    )
 
 
 def _description_problems(description: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,14 @@ class ModelConfig:
             for name, valid in _CHOICES.items()
             if getattr(self, name) not in valid
         ]
-        for name in ("vocab_size", "hidden_size", "num_heads", "num_kv_heads", "feed_forward_size", "max_positions"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_heads",
+            "num_kv_heads",
+            "feed_forward_size",
+            "max_positions",
+        ):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)} must be at least 1")
         if not problems:
@@ -79,15 +86,23 @@ class ModelConfig:
     def _disagreements(self) -> list[str]:
         problems = []
         if self.hidden_size % self.num_heads:
-            problems.append(f"hidden_size={self.hidden_size} must be a multiple of num_heads={self.num_heads}")
+            problems.append(
+                f"hidden_size={self.hidden_size} must be a multiple of num_heads={self.num_heads}"
+            )
         elif self.positions == "rotary" and self.head_size % 2:
             problems.append(f"rotary positions need an even head size, not {self.head_size}")
         if self.num_heads % self.num_kv_heads:
-            problems.append(f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}")
+            problems.append(
+                f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
+            )
         if self.has_encoder != (self.num_encoder_layers > 0):
-            problems.append(f"num_encoder_layers={self.num_encoder_layers} does not go with shape={self.shape}")
+            problems.append(
+                f"num_encoder_layers={self.num_encoder_layers} does not go with shape={self.shape}"
+            )
         if self.has_decoder != (self.num_decoder_layers > 0):
-            problems.append(f"num_decoder_layers={self.num_decoder_layers} does not go with shape={self.shape}")
+            problems.append(
+                f"num_decoder_layers={self.num_decoder_layers} does not go with shape={self.shape}"
+            )
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout={self.dropout} must be at least 0 and below 1")
         if self.num_labels and self.shape != "encoder":
@@ -134,12 +149,16 @@ class ModelConfig:
 
 def tiny(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
     """128 wide, 4 layers a side, 2-3 million parameters: minutes on a laptop."""
-    return _sized(shape, 4, vocab_size=vocab_size, hidden_size=128, num_heads=4, feed_forward_size=256, **overlay)
+    return _sized(
+        shape, 4, vocab_size=vocab_size, hidden_size=128, num_heads=4, feed_forward_size=256, **overlay
+    )
 
 
 def small(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
     """256 wide, 4 layers a side, about 9 million parameters: an hour or a night on a laptop."""
-    return _sized(shape, 4, vocab_size=vocab_size, hidden_size=256, num_heads=4, feed_forward_size=768, **overlay)
+    return _sized(
+        shape, 4, vocab_size=vocab_size, hidden_size=256, num_heads=4, feed_forward_size=768, **overlay
+    )
 
 
 def base(vocab_size: int = 10_000, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkstone.model.config import ModelConfig
+from inkstone.model.dropout import Dropout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -106,7 +107,7 @@ class Attention(nn.Module):
         else:
             self.query_key_value = nn.Linear(size, size + 2 * kv_size, bias=config.bias)
         self.output = nn.Linear(size, size, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def _split(self, x_BTX: Tensor) -> Tensor:
         return x_BTX.unflatten(-1, (-1, self.config.head_size)).transpose(1, 2)
@@ -141,9 +142,11 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = config.feed_forward == "gated"
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.hidden_size, config.feed_forward_size * (2 if self.gated else 1), config.bias)
+        self.up = nn.Linear(
+            config.hidden_size, config.feed_forward_size * (2 if self.gated else 1), config.bias
+        )
         self.down = nn.Linear(config.feed_forward_size, config.hidden_size, config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Each position by itself."""
@@ -168,7 +171,7 @@ class Block(nn.Module):
         self.memory_norm = norm(config) if over_memory else None
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = norm(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -190,7 +193,9 @@ class Block(nn.Module):
             across = self.memory_attention
             q = across._split(across.query(self._in(x_BTD, self.memory_norm)))
             x_BTD = self._add(x_BTD, across.attend(q, *memory, memory_mask), self.memory_norm)
-        x_BTD = self._add(x_BTD, self.feed_forward(self._in(x_BTD, self.feed_forward_norm)), self.feed_forward_norm)
+        x_BTD = self._add(
+            x_BTD, self.feed_forward(self._in(x_BTD, self.feed_forward_norm)), self.feed_forward_norm
+        )
         return x_BTD, (k, v)
 
     def _in(self, x_BTD: Tensor, norm: nn.Module) -> Tensor:
@@ -210,7 +215,9 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         tables = {"learned": lambda: nn.Embedding(config.max_positions, config.hidden_size)}
         self.position_embedding = tables[config.positions]() if config.positions in tables else None
-        self.encoder = nn.ModuleList(Block(config, over_memory=False) for _ in range(config.num_encoder_layers))
+        self.encoder = nn.ModuleList(
+            Block(config, over_memory=False) for _ in range(config.num_encoder_layers)
+        )
         self.decoder = nn.ModuleList(
             Block(config, over_memory=config.has_encoder) for _ in range(config.num_decoder_layers)
         )
@@ -220,7 +227,7 @@ class Transformer(nn.Module):
         untied = config.has_decoder and not config.tie_embeddings
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if untied else None
         self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.register_buffer("position_table", self._position_table(), persistent=False)
         self._initialise(generator)
 
@@ -228,7 +235,9 @@ class Transformer(nn.Module):
         config = self.config
         if config.positions == "rotary":
             return rotary_table(config.max_positions, config.head_size, config.rotary_base)
-        return sinusoids(config.max_positions, config.hidden_size) if config.positions == "sinusoidal" else None
+        return (
+            sinusoids(config.max_positions, config.hidden_size) if config.positions == "sinusoidal" else None
+        )
 
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Xavier for matrices, as Vaswani et al.; the embedding so that the tied output starts with unit-sized logits."""
@@ -307,7 +316,12 @@ class Transformer(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary for states of the decoder: (..., V)."""
-        return F.linear(x_BTD, self.embedding.weight) if self.output is None else self.output(x_BTD)
+        return F.linear(x_BTD, self.output_weight)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix that turns states into scores: (V, D), the embedding itself when tied."""
+        return self.embedding.weight if self.output is None else self.output.weight
 
     def forward(self, source_BS: Tensor, target_BT: Tensor | None = None) -> Tensor:
         """The whole model at once.

@@ -1,0 +1,14 @@
+"""What a model is trained to do. An objective is a function (model, batch) -> Loss, found in `OBJECTIVES`."""
+
+from __future__ import annotations
+
+from inkstone.learn.objectives.classification import classification
+from inkstone.learn.objectives.loss import Loss, Objective
+from inkstone.learn.objectives.sequence_to_sequence import sequence_to_sequence
+
+OBJECTIVES: dict[str, Objective] = {
+    "sequence-to-sequence": sequence_to_sequence,
+    "classification": classification,
+}
+
+__all__ = ["OBJECTIVES", "Loss", "Objective", "classification", "sequence_to_sequence"]

@@ -1,0 +1,182 @@
+"""Batches by length within a token budget.
+
+The batches of an epoch are a pure function of (seed, epoch): examples are shuffled, sorted by length inside large
+pools so that neighbours need little padding, cut wherever the padded size would pass the budget, and the batches
+shuffled. So the place in the data is two numbers, (epoch, index), and a resumed run goes on with exactly the batch that
+an uninterrupted one would have taken.
+
+    budget counts padded cells:   rows x (longest source + longest target) <= tokens_per_batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from inkstone.ground.errors import TrainingError
+
+Ids = Sequence[int]
+POOL = 32_768  # examples sorted together: large enough to pad little, small enough to keep the order random
+
+
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """A source, complete with its marks, and a target without marks, as token ids."""
+
+    source: Ids
+    target: Ids
+
+    def lengths(self) -> tuple[int, int]:
+        """Tokens on each side as the model sees them; the target gains one mark."""
+        return len(self.source), len(self.target) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelExample:
+    """A text as token (or feature) ids, and the numbers of its labels."""
+
+    ids: Ids
+    labels: tuple[int, ...]
+
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the text, and nothing on the other side."""
+        return len(self.ids), 0
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Padded pairs. The decoder reads `target_BT` (begin mark first) and is asked for `wanted_N`.
+
+    counted_N: the places of the real tokens in the flattened (B * T) target, so that the vocabulary is only scored
+    where a loss is taken. tokens: real tokens, both sides.
+    """
+
+    source_BS: Tensor
+    target_BT: Tensor
+    counted_N: Tensor
+    wanted_N: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBatch:
+    """Padded texts with their labels: class numbers (B) or, for multi-label data, zeros and ones (B, C)."""
+
+    ids_BS: Tensor
+    labels: Tensor
+    tokens: int
+
+
+Example = PairExample | LabelExample
+Batch = PairBatch | LabelBatch
+
+
+def pad(rows: Sequence[Ids], pad_id: int) -> Tensor:
+    """Rows of ids as one tensor, padded on the right: (B, longest)."""
+    out = np.full(
+        (len(rows), max(1, *(len(row) for row in rows)) if len(rows) > 1 else max(1, len(rows[0]))), pad_id
+    )
+    for number, row in enumerate(rows):
+        out[number, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+def pair_batch(examples: Sequence[PairExample], *, pad_id: int, bos_id: int, eos_id: int) -> PairBatch:
+    """Pad pairs into one batch."""
+    source_BS = pad([example.source for example in examples], pad_id)
+    target_BT = pad([[bos_id, *example.target] for example in examples], pad_id)
+    wanted = [np.append(np.asarray(example.target, dtype=np.int64), eos_id) for example in examples]
+    width = target_BT.shape[1]
+    counted = [np.arange(len(row)) + number * width for number, row in enumerate(wanted)]
+    return PairBatch(
+        source_BS,
+        target_BT,
+        torch.from_numpy(np.concatenate(counted)),
+        torch.from_numpy(np.concatenate(wanted)),
+        tokens=sum(sum(example.lengths()) for example in examples),
+    )
+
+
+def label_batch(
+    examples: Sequence[LabelExample], *, pad_id: int, num_labels: int, multi_label: bool
+) -> LabelBatch:
+    """Pad texts into one batch."""
+    if multi_label:
+        labels = torch.zeros(len(examples), num_labels)
+        for number, example in enumerate(examples):
+            labels[number, list(example.labels)] = 1.0
+    else:
+        labels = torch.tensor([example.labels[0] for example in examples])
+    ids_BS = pad([example.ids for example in examples], pad_id)
+    return LabelBatch(ids_BS, labels, tokens=sum(len(example.ids) for example in examples))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch with its tensors on another device."""
+    values = [getattr(batch, field.name) for field in fields(batch)]
+    return type(batch)(*(v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values))
+
+
+class Plan:
+    """Which examples go together, for every epoch. Holds lengths only, so it costs bytes per example."""
+
+    def __init__(self, examples: Sequence[Example], *, tokens_per_batch: int, seed: int) -> None:
+        if not examples:
+            raise TrainingError(
+                "there is nothing to train on: no example is left. Check the data and the rules."
+            )
+        self.lengths: npt.NDArray[np.int64] = np.array(
+            [example.lengths() for example in examples], dtype=np.int64
+        )
+        self.tokens_per_batch, self.seed = tokens_per_batch, seed
+        longest = int(self.lengths.sum(1).max())
+        if longest > tokens_per_batch:
+            raise TrainingError(
+                f"an example has {longest} tokens, but a batch may hold {tokens_per_batch}. "
+                "Raise tokens_per_batch or lower max_length."
+            )
+
+    def epoch(self, number: int) -> list[npt.NDArray[np.int64]]:
+        """The batches of an epoch, each an array of example numbers."""
+        random = np.random.default_rng((self.seed, number))
+        order = random.permutation(len(self.lengths))
+        batches: list[npt.NDArray[np.int64]] = []
+        for start in range(0, len(order), POOL):
+            pool = order[start : start + POOL]
+            first, second = self.lengths[pool, 0], self.lengths[pool, 1]
+            batches += self._cut(pool[np.lexsort((first, np.maximum(first, second)))])
+        return [batches[place] for place in random.permutation(len(batches))]
+
+    def in_order(self) -> list[npt.NDArray[np.int64]]:
+        """Batches for evaluation: longest first, nothing random."""
+        return self._cut(np.lexsort((self.lengths[:, 1], self.lengths[:, 0]))[::-1])
+
+    def largest(self) -> npt.NDArray[np.int64]:
+        """As many of the longest examples as the budget holds: the batch that needs the most memory."""
+        return self._cut(np.argsort(-self.lengths.sum(1), kind="stable")[: self.tokens_per_batch])[0]
+
+    def _cut(self, order: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        batches, start, widest = [], 0, np.zeros(2, dtype=np.int64)
+        for end, lengths in enumerate(self.lengths[order]):
+            wider = np.maximum(widest, lengths)
+            if int(wider.sum()) * (end - start + 1) > self.tokens_per_batch and end > start:
+                batches.append(order[start:end])
+                start, wider = end, lengths
+            widest = wider
+        batches.append(order[start:])
+        return batches
+
+
+def chunks(items: Sequence[Example], numbers: npt.NDArray[np.int64]) -> list[Example]:
+    """The examples of one planned batch."""
+    return [items[number] for number in numbers]
+
+
+def iterate(plan: Plan, epoch: int, start: int = 0) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """The planned batches of an epoch from a place on, with their places."""
+    yield from list(enumerate(plan.epoch(epoch)))[start:]
