@@ -421,7 +421,7 @@ def _aligned_rows(left: Head, right: Head, report: Report) -> Iterator[tuple[int
 
 
 def _label_first(table: Table) -> bool | None:
-    """Of two columns without a header: True if the first holds labels, None if neither repeats as labels do."""
+    """Of two columns without a header: True if the first holds labels, None if neither repeats."""
     sample = _sample(table)
     distinct = [len({row[column] for row in sample}) for column in ("1", "2")]
     lengths = [sum(len(row[column]) for row in sample) for column in ("1", "2")]

@@ -41,9 +41,9 @@ class Settings:
     held_out: frozenset[str] = frozenset()  # keys of the test set: see `held_out_keys`
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_chars <= self.max_chars:
+        if self.min_chars < 0 or (self.max_chars is not None and self.min_chars > self.max_chars):
             raise ConfigError(
-                f"min_chars={self.min_chars} and max_chars={self.max_chars} leave nothing between them."
+                f"min_chars={self.min_chars}, max_chars={self.max_chars} leave nothing between."
             )
         if self.max_tokens and self.min_tokens > self.max_tokens:
             raise ConfigError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}.")
