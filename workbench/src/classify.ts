@@ -5,7 +5,7 @@ import { element } from "./dom";
 import { Notices } from "./notice";
 import { Panel } from "./panel";
 import { copyButton, Run } from "./run";
-import { number, percent, say } from "./words";
+import { percent, say, sayTime } from "./words";
 
 const EXAMPLES: Record<string, string[]> = {
   en: [
@@ -55,7 +55,10 @@ export class ClassifyTab {
       ),
       this.panel.place,
     );
-    this.text.addEventListener("input", () => this.counted());
+    this.text.addEventListener("input", () => {
+      if (!this.text.value.trim()) this.empty();
+      this.counted();
+    });
     this.text.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
         event.preventDefault();
@@ -85,7 +88,7 @@ export class ClassifyTab {
         element(
           "button",
           { class: "chip", attributes: { type: "button", lang: code }, on: { click: () => (this.put(text), void this.start()) } },
-          text.split("\n").join(" · "),
+          `${text.split("\n")[0] ?? ""} …`,
         ),
       ),
     );
@@ -142,7 +145,7 @@ export class ClassifyTab {
         {},
         element("td", { class: "said" }, result.text),
         element("td", {}, ...this.labels(result)),
-        element("td", {}, ...Object.entries(result.scores).map(([label, score], rank) => bar(label, score, rank))),
+        element("td", {}, ...Object.entries(result.scores).map(([label, score], rank) => bar(this.named(element("span"), label), score, rank))),
       ),
     );
     const many = say(element("span"), rows.length === 1 ? "one_text" : "many_texts", { n: rows.length });
@@ -152,7 +155,7 @@ export class ClassifyTab {
         { class: "told" },
         say(element("h2", { class: "caption" }), "results"),
         many,
-        say(element("span"), "seconds", { s: number(answer.seconds, 2) }),
+        sayTime(element("span"), answer.seconds),
         copyButton(() => this.copied(), "copy_table"),
       ),
       element("div", { class: "sheet" }, element("table", { class: "labels" }, element("thead", {}, head), element("tbody", {}, ...rows))),
@@ -162,9 +165,15 @@ export class ClassifyTab {
   private labels(result: Classification): HTMLElement[] {
     const labels = result.labels ?? (result.label === undefined ? [] : [result.label]);
     if (!labels.length) return [say(element("span", { class: "tag none" }), "none_label")];
-    return labels.map((label) =>
-      label === this.panel.model.out_of_scope ? say(element("span", { class: "tag none", attributes: { title: label } }), "out_of_scope") : element("span", { class: "tag" }, pretty(label)),
-    );
+    return labels.map((label) => this.named(element("span", { class: label === this.panel.model.out_of_scope ? "tag none" : "tag" }), label));
+  }
+
+  /** Writes a label as people read it; its exact name is the tooltip. */
+  private named(made: HTMLElement, label: string): HTMLElement {
+    made.title = label;
+    if (label === this.panel.model.out_of_scope) return say(made, "out_of_scope");
+    made.textContent = label.replaceAll("_", " ");
+    return made;
   }
 
   private copied(): string {
@@ -178,17 +187,13 @@ export class ClassifyTab {
   }
 }
 
-function pretty(label: string): string {
-  return label.replaceAll("_", " ");
-}
-
-function bar(label: string, score: number, rank: number): HTMLElement {
+function bar(label: HTMLElement, score: number, rank: number): HTMLElement {
   const fill = element("i");
   fill.style.width = `${100 * Math.max(0, Math.min(1, score))}%`;
   return element(
     "div",
     { class: rank === 0 ? "share first" : "share" },
-    element("span", {}, pretty(label)),
+    label,
     element("span", { class: "track", attributes: { "aria-hidden": "true" } }, fill),
     element("b", {}, percent(score)),
   );

@@ -50,10 +50,10 @@ export function logo(): SVGSVGElement {
   drawing.setAttribute("class", "logo");
   drawing.setAttribute("aria-hidden", "true");
   const shapes: [string, Record<string, string>][] = [
-    ["rect", { x: "3", y: "2", width: "26", height: "28", rx: "6", class: "slab" }],
-    ["rect", { x: "5.5", y: "4.5", width: "21", height: "23", rx: "4", class: "rim" }],
-    ["path", { d: "M9 12.5c0-3.2 3-5 7-5s7 1.8 7 5c0 1.6-2.2 1.3-3.6.5-1.9-1.1-4.9-1.1-6.8 0-1.400.8-3.600 1.100-3.600-.5z", class: "pool" }],
-    ["rect", { x: "19.5", y: "20.5", width: "4.5", height: "4.5", rx: "0.8", class: "seal" }],
+    ["circle", { cx: "15", cy: "15", r: "14", class: "slab" }],
+    ["circle", { cx: "15", cy: "15", r: "11.2", class: "pool" }],
+    ["circle", { cx: "15", cy: "17.6", r: "8.6", class: "plane" }],
+    ["rect", { x: "22.5", y: "22.5", width: "8.5", height: "8.5", rx: "1.6", class: "seal" }],
   ];
   for (const [tag, attributes] of shapes) {
     const shape = document.createElementNS(SVG, tag);

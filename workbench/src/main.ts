@@ -77,8 +77,8 @@ function tongueSwitch(): HTMLButtonElement {
 function themeSwitch(): HTMLButtonElement {
   const preference = matchMedia("(prefers-color-scheme: dark)");
   const button = element("button", { class: "round", attributes: { type: "button" } });
-  const sun = icon("M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8z", "M12 3v1.500M12 19.500V21M3 12h1.500M19.500 12H21M5.600 5.600l1.100 1.100M17.300 17.300l1.100 1.100M5.600 18.400l1.100-1.100M17.300 6.700l1.100-1.100");
-  const moon = icon("M20 14.500A8.500 8.500 0 0 1 9.500 4a8.500 8.500 0 1 0 10.500 10.500z");
+  const sun = icon("M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8z", "M12 3v1.500M12 19.500V21M3 12h1.500M19.5 12H21M5.6 5.600l1.1 1.100M17.3 17.300l1.1 1.100M5.6 18.400l1.1-1.100M17.3 6.700l1.1-1.1");
+  const moon = icon("M20 14.500A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.500z");
   const isDark = () => (document.documentElement.dataset["theme"] ?? (preference.matches ? "dark" : "light")) === "dark";
   const show = () => {
     const key: Word = isDark() ? "theme_light" : "theme_dark";

@@ -1,15 +1,15 @@
 // What is known about the model in use: a picker, facts, measured figures with their intervals, and its card.
 
 import { showModel, type Measure, type Measured, type Model } from "./api";
-import { element } from "./dom";
+import { element, icon } from "./dom";
 import { markdown } from "./markdown";
-import { languageName, number, say, word } from "./words";
+import { isWord, languageName, number, say, word } from "./words";
 
 export class Panel {
   readonly place = say(element("aside", { class: "panel" }), "about_model", {}, "aria-label");
   private readonly picker = element("select", { attributes: { id: "" } });
   private readonly facts = element("div");
-  private readonly card = element("details", { class: "card" });
+  private readonly card = element("dialog", { class: "card" });
   private chosen: Model;
 
   constructor(
@@ -27,11 +27,16 @@ export class Panel {
       this.show();
       changed(this.chosen);
     });
-    this.card.addEventListener("toggle", () => void this.openCard());
+    const open = element("button", { class: "quiet", attributes: { type: "button" }, on: { click: () => void this.openCard() } }, icon("M6 3h9l4 4v14H6z", "M14.5 3v4.5H19M9 12h7M9 16h7"), say(element("span"), "card"));
+    say(this.card, "card", {}, "aria-label");
+    this.card.addEventListener("click", (event) => {
+      if (event.target === this.card) this.card.close(); // the backdrop
+    });
     this.place.append(
       say(element("label", { class: "caption", attributes: { for: id } }), "model"),
       this.picker,
       this.facts,
+      open,
       this.card,
     );
     document.addEventListener("tongue", () => this.describe());
@@ -44,8 +49,6 @@ export class Panel {
 
   private show(): void {
     this.picker.disabled = this.models.length < 2;
-    this.card.open = false;
-    this.card.replaceChildren(say(element("summary"), "card"));
     this.describe();
   }
 
@@ -68,15 +71,16 @@ export class Panel {
   }
 
   private async openCard(): Promise<void> {
-    if (!this.card.open || this.card.children.length > 1) return;
     const model = this.chosen;
-    const body = element("div", { class: "soft" }, word("working"));
-    this.card.append(body);
+    const close = element("button", { class: "round", attributes: { type: "button" }, on: { click: () => this.card.close() } }, icon("M6 6l12 12M18 6L6 18"));
+    const body = element("div", { class: "page", attributes: { tabindex: "0" } }, say(element("p", { class: "soft" }), "working"));
+    this.card.replaceChildren(say(close, "close", {}, "aria-label"), body);
+    this.card.showModal();
     try {
       const { card } = await showModel(model.id);
-      if (model === this.chosen) body.replaceWith(card.trim() ? markdown(card) : say(element("p", { class: "soft" }), "no_card"));
+      body.replaceChildren(card.trim() ? markdown(card) : say(element("p", { class: "soft" }), "no_card"));
     } catch {
-      body.replaceWith(say(element("p", { class: "soft" }), "fail_network"));
+      body.replaceChildren(say(element("p", { class: "soft" }), "fail_network"));
     }
   }
 }
@@ -84,12 +88,18 @@ export class Panel {
 function figures(results: Measured[]): HTMLElement[] {
   const groups = results.map((result) => {
     const [from, to] = result.direction.split("-");
-    const direction = from && to ? ` · ${languageName(from)} → ${languageName(to)}` : "";
+    const direction = from && to ? `${languageName(from)} → ${languageName(to)}` : null;
+    const names = Object.keys(result.metrics);
     return element(
       "section",
       { class: "figures" },
-      element("h3", {}, `${result.test_set}${direction}`, say(element("small"), "examples_count", { n: result.n })),
-      ...Object.entries(result.metrics).map(([name, measure]) => figure(name, measure, result.baselines)),
+      direction ? element("h3", {}, direction) : null,
+      say(element("p", { class: "soft" }), "figure_set", { set: result.test_set, n: result.n }),
+      ...names.map((name) => figure(name, result)),
+      ...Object.entries(result.baselines).map(([rival, metrics]) => {
+        const told = names.flatMap((name) => (metrics[name] ? [`${title(name)} ${written(name, metrics[name].value)}`] : []));
+        return element("p", { class: "soft rivals" }, `○ ${rival}: ${told.join(" · ")}`);
+      }),
     );
   });
   return [say(element("h2", { class: "caption" }), "measured"), ...groups, say(element("p", { class: "soft" }), "measured_hint")];
@@ -99,38 +109,42 @@ const TITLES: Record<string, string> = { bleu: "BLEU", chrf: "chrF" };
 
 function title(name: string): string {
   const [base = "", part] = name.split("/");
-  const known = TITLES[base] ?? base.replaceAll("_", " ").replace(/\bf1\b/, "F1");
+  const known = TITLES[base] ?? (isWord(base) ? word(base) : base.replaceAll("_", " "));
   return part ? `${known} (${part})` : known;
 }
 
-function figure(name: string, measure: Measure, baselines: Measured["baselines"]): HTMLElement {
-  const points = name.startsWith("bleu") || name.startsWith("chrf"); // 0 to 100; all others are shares
-  const text = (value: number) => (points ? number(value, 1) : new Intl.NumberFormat(document.documentElement.lang, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 }).format(value));
-  const place = (value: number) => `${Math.max(0, Math.min(100, points ? value : value * 100))}%`;
-  const track = element("div", { class: "track", attributes: { "aria-hidden": "true" } });
-  if (measure.low !== undefined && measure.high !== undefined) {
-    const band = element("i", { class: "band" });
-    band.style.left = place(measure.low);
-    band.style.right = `calc(100% - ${place(measure.high)})`;
-    track.append(band);
-  }
-  const rivals = Object.entries(baselines).flatMap(([rival, metrics]) => (metrics[name] ? [{ rival, value: metrics[name].value }] : []));
-  rivals.sort((a, b) => b.value - a.value);
-  const best = rivals[0];
-  if (best) {
-    const mark = element("i", { class: "rival" });
-    mark.style.left = place(best.value);
-    track.append(mark);
-  }
-  const tick = element("i", { class: "tick" });
-  tick.style.left = place(measure.value);
-  track.append(tick);
-  const line = element("div", { class: "figure" }, element("span", {}, title(name)), element("b", {}, text(measure.value)), track);
-  if (measure.low !== undefined && measure.high !== undefined) {
-    line.append(say(element("span", { class: "sr" }), "value_interval", { value: text(measure.value), low: text(measure.low), high: text(measure.high) }));
-    line.title = `${text(measure.low)} – ${text(measure.high)}`;
-  }
-  if (best) line.append(say(element("span", { class: "rival-name" }), "value_baseline", { name: best.rival, value: text(best.value) }));
-  return line;
+/** BLEU and chrF run from 0 to 100; everything else is a share. */
+function isPoints(name: string): boolean {
+  return name.startsWith("bleu") || name.startsWith("chrf");
 }
 
+function written(name: string, value: number): string {
+  return isPoints(name) ? number(value, 1) : `${number(value * 100, 1)}%`;
+}
+
+function figure(name: string, result: Measured): HTMLElement {
+  const measure = result.metrics[name] as Measure;
+  const share = (value: number) => Math.max(0, Math.min(100, isPoints(name) ? value : value * 100));
+  const track = element("div", { class: "track", attributes: { "aria-hidden": "true" } });
+  const mark = (kind: string, value: number) => {
+    const made = element("i", { class: kind });
+    made.style.left = `${share(value)}%`;
+    track.append(made);
+    return made;
+  };
+  const { low, high } = measure;
+  if (low !== undefined && high !== undefined) mark("band", low).style.width = `${share(high) - share(low)}%`;
+  for (const metrics of Object.values(result.baselines)) if (metrics[name]) mark("rival", metrics[name].value);
+  mark("tick", measure.value);
+  const value = written(name, measure.value);
+  const line = element("div", { class: "figure" }, element("span", {}, title(name)));
+  if (low !== undefined && high !== undefined) {
+    const bounds = { value, low: written(name, low), high: written(name, high) };
+    const spoken = say(element("span", { class: "sr" }), "value_interval", bounds);
+    line.append(element("span", { class: "value", attributes: { "aria-hidden": "true" } }, element("small", {}, `${bounds.low.replace("%", "")} – ${bounds.high.replace("%", "")}`), element("b", {}, value)), spoken);
+  } else {
+    line.append(element("b", {}, value));
+  }
+  line.append(track);
+  return line;
+}

@@ -5,7 +5,7 @@ import { element, icon } from "./dom";
 import { Notices } from "./notice";
 import { Panel } from "./panel";
 import { copyButton, Run } from "./run";
-import { languageName, number, percent, say, word } from "./words";
+import { languageName, percent, say, sayTime, word } from "./words";
 
 const EXAMPLES: Record<string, string[]> = {
   zh: ["今天天气很好，我们去公园散步吧。", "请问火车站怎么走？", "找不到该文件。"],
@@ -34,7 +34,10 @@ export class TranslateTab {
     this.run = new Run("run_translate", () => void this.start());
     this.layOut();
     this.offer();
-    this.text.addEventListener("input", () => this.counted());
+    this.text.addEventListener("input", () => {
+      if (!this.text.value.trim()) this.empty();
+      this.counted();
+    });
     this.text.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
         event.preventDefault();
@@ -207,6 +210,6 @@ export class TranslateTab {
     const sure = say(element("span"), "certainty", { p: percent(certainty) });
     say(sure, "certainty_hint", {}, "title");
     const direction = languages.size === 1 ? [element("span", { class: "direction" }, word("direction", { from: languageName(first.source_language), to: languageName(first.target_language) }))] : [];
-    this.told.replaceChildren(...direction, sure, say(element("span"), "seconds", { s: number(answer.seconds, 2) }));
+    this.told.replaceChildren(...direction, sure, sayTime(element("span"), answer.seconds));
   }
 }

@@ -42,6 +42,7 @@ const en = {
   certainty: "Certainty {p}",
   certainty_hint: "The mean probability that the model gave to each piece of its output.",
   seconds: "{s} s",
+  milliseconds: "{s} ms",
   more_versions: "Other versions",
   examples: "Examples",
   notice: "Written by a machine. It can be wrong: check it before you use it. Certainty is the model's own view, not a measure of truth.",
@@ -50,7 +51,7 @@ const en = {
   label: "Label",
   probability: "Probability",
   none_label: "no label",
-  out_of_scope: "none of the known",
+  out_of_scope: "out of scope",
   results: "Results",
   table_empty: "Each text gets a label here, with its probability.",
   model: "Model",
@@ -63,12 +64,17 @@ const en = {
   size: "Size",
   made: "Made",
   measured: "Measured on texts it had not seen",
-  measured_hint: "Band: 95 % confidence interval. Open mark: the best baseline.",
-  examples_count: "{n} examples",
+  measured_hint: "Band: 95 % confidence interval. ○ a simple baseline on the same texts.",
+  figure_set: "{set}, {n} examples",
+  accuracy: "Accuracy",
+  macro_f1: "Macro F1",
+  micro_f1: "Micro F1",
+  in_scope_accuracy: "Accuracy in scope",
+  out_of_scope_recall: "Out-of-scope recall",
   value_interval: "{value}, 95 % interval {low} to {high}",
-  value_baseline: "{name}: {value}",
+  close: "Close",
   not_measured: "This model has no report card: nobody has measured it.",
-  card: "Model card",
+  card: "Read the model card",
   no_card: "This model has no card.",
   loading_models: "Asking the server for its models…",
   no_model_translate: "No translation model is loaded",
@@ -94,6 +100,10 @@ const en = {
 };
 
 export type Word = keyof typeof en;
+
+export function isWord(key: string): key is Word {
+  return Object.hasOwn(en, key);
+}
 
 const zh: Record<Word, string> = {
   translate: "翻译",
@@ -136,6 +146,7 @@ const zh: Record<Word, string> = {
   certainty: "把握 {p}",
   certainty_hint: "模型对其输出的每个片段所给概率的平均值。",
   seconds: "{s} 秒",
+  milliseconds: "{s} 毫秒",
   more_versions: "其他译文",
   examples: "示例",
   notice: "译文由机器生成，可能有误，使用前请核对。“把握”只是模型自己的看法，不代表译文正确。",
@@ -144,7 +155,7 @@ const zh: Record<Word, string> = {
   label: "标签",
   probability: "概率",
   none_label: "无标签",
-  out_of_scope: "不属于已知类别",
+  out_of_scope: "超出范围",
   results: "结果",
   table_empty: "每条文本的标签和概率会显示在这里。",
   model: "模型",
@@ -157,12 +168,17 @@ const zh: Record<Word, string> = {
   size: "大小",
   made: "制作日期",
   measured: "在未见过的文本上测得",
-  measured_hint: "色带：95% 置信区间。空心标记：最好的基线。",
-  examples_count: "{n} 例",
+  measured_hint: "色带为 95% 置信区间；○ 为同一批文本上的简单基线。",
+  figure_set: "{set}，{n} 例",
+  accuracy: "准确率",
+  macro_f1: "宏平均 F1",
+  micro_f1: "微平均 F1",
+  in_scope_accuracy: "域内准确率",
+  out_of_scope_recall: "域外召回率",
   value_interval: "{value}，95% 置信区间 {low} 至 {high}",
-  value_baseline: "{name}：{value}",
+  close: "关闭",
   not_measured: "这个模型没有成绩单：还没有人测量过它。",
-  card: "模型说明",
+  card: "阅读模型说明",
   no_card: "这个模型没有说明。",
   loading_models: "正在向服务器查询模型……",
   no_model_translate: "没有加载翻译模型",
@@ -244,4 +260,10 @@ export function languageName(code: string): string {
   } catch {
     return code;
   }
+}
+
+/** Says how long something took: milliseconds below a second. */
+export function sayTime<Made extends Element>(made: Made, seconds: number): Made {
+  if (seconds < 1) return say(made, "milliseconds", { s: number(Math.max(1, seconds * 1000)) });
+  return say(made, "seconds", { s: number(seconds, 1) });
 }
