@@ -74,7 +74,9 @@ def _file_problem(folder: Path, name: str, expected: object) -> str:
         return f"{name} lies outside the folder"
     if not file.is_file():
         return f"{name} is missing"
-    size, digest = (expected.get("bytes"), expected.get("sha256")) if isinstance(expected, dict) else (None, None)
+    size, digest = (
+        (expected.get("bytes"), expected.get("sha256")) if isinstance(expected, dict) else (None, None)
+    )
     if file.stat().st_size != size:
         return f"{name} has {file.stat().st_size:,} bytes where {MANIFEST} says {size}: truncated or altered"
     if sha256(file) != digest:

@@ -39,7 +39,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, wanted_N: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x_ND: Tensor, weight_VD: Tensor, wanted_N: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
         count, vocabulary = len(x_ND), len(weight_VD)
         weight = weight_VD.detach().to(x_ND.dtype)
         x = x_ND.detach()

@@ -1,0 +1,117 @@
+"""Checkpoints: everything a run needs to go on exactly, each a sealed folder.
+
+    checkpoints/last-00001200/   model.safetensors  optimizer.safetensors  state.json  manifest.json
+    checkpoints/best-00000900/   model.safetensors                         state.json  manifest.json
+
+A checkpoint gets its name in one rename, after everything in it reached the disk; only then is the one before it
+removed. Whatever kills the process, the newest complete one is there. Nothing is pickled.
+
+There are no random states to keep: every draw of a step is seeded by (seed, step), and the batches of an epoch are a
+function of (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inkstone.ground.errors import TrainingError
+from inkstone.ground.files import whole_folder, write_json
+from inkstone.ground.manifest import problems, read_json, seal
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run stands, besides its weights."""
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0  # the next batch of the epoch
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float = float("nan")  # a running mean of the training loss
+    best_step: int = 0
+    best_value: float | None = None
+    since_best: int = 0  # validations without a gain
+    curve: list[dict[str, float]] = field(default_factory=list)
+    data: str = ""  # fingerprint of the examples, so that a run is never resumed on other data
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `<run>/checkpoints`."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "checkpoints"
+
+    def save(
+        self, kind: str, model: nn.Module, state: State, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Write a checkpoint of a kind ("last", "best") whole, then remove the earlier ones of that kind."""
+        place = self.folder / f"{kind}-{state.step:08d}"
+        if place.exists():  # the same step, saved before
+            return
+        with whole_folder(place) as folder:
+            save_file(_tensors(model), folder / "model.safetensors")
+            if optimizer is not None:
+                save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
+            write_json(folder / "state.json", asdict(state))
+            seal(folder, {"kind": kind})
+        for old in self.folder.glob(f"{kind}-*"):
+            if old.name < place.name:
+                shutil.rmtree(old)
+
+    def newest(self, kind: str) -> Path | None:
+        """The latest checkpoint of a kind that is complete, or None."""
+        for place in sorted(self.folder.glob(f"{kind}-*"), reverse=True):
+            if not problems(place):
+                return place
+        return None
+
+    def load(self, place: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
+        """Put a checkpoint's weights (and the optimiser's moments) in place, and return where the run stood.
+
+        Raises TrainingError when the weights are those of another model.
+        """
+        stored = load_file(place / "model.safetensors")
+        own = _tensors(model)
+        if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in own.items()}:
+            raise TrainingError(
+                f"{place} holds the weights of another model. Resume with the recipe it began with."
+            )
+        model.load_state_dict(stored, strict=False)
+        state = State(**read_json(place / "state.json"))
+        if optimizer is not None:
+            _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"))
+        # A best checkpoint may be newer than the last one when the process died in between: forget it.
+        for best in self.folder.glob("best-*"):
+            if optimizer is not None and int(best.name.removeprefix("best-")) > state.step:
+                shutil.rmtree(best)
+        return state
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    moments: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": value.contiguous()
+        for number, values in moments.items()
+        for name, value in values.items()
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in stored.items():
+        number, name = key.split(".", 1)
+        moments.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
