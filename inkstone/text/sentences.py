@@ -61,6 +61,7 @@ _STARTERS = _listed(
 _LAST_TOKEN = re.compile(r"[\w.’'-]*\Z")
 _NEXT_WORD = re.compile(r"[^\W\d_]+")
 _LOOK_BACK = 40  # characters that an abbreviation may take
+_REACH = 1000  # characters that a bracket or a quotation may hold; a bound keeps the whole linear
 
 
 def split_sentences(text: str, language: str | None = None) -> list[str]:
@@ -125,7 +126,7 @@ def _end_of(text: str, start: int, match: re.Match[str], language: str | None) -
 def _past_closers(text: str, start: int, at: int) -> int:
     """The place after the closing quotes and brackets that follow a mark."""
     while at < len(text) and text[at] in _CLOSERS:
-        if text[at] == '"' and text.count('"', start, at) % 2 == 0:
+        if text[at] == '"' and text.count('"', max(start, at - _REACH), at) % 2 == 0:
             break  # it opens the next sentence
         if text[at] == "'" and at + 1 < len(text) and text[at + 1].isalnum():
             break
@@ -139,7 +140,7 @@ def _inside_bracket(text: str, start: int, at: int, after: int) -> bool:
     while first < len(text) and text[first].isspace():
         first += 1
     for opening, closing in _BRACKETS.items():
-        place = text.rfind(opening, first, at)
+        place = text.rfind(opening, max(first, at - _REACH), at)
         if place > first and text.find(closing, place, at) < 0 and closing in text[at : max(after, at + 200)]:
             return True
     return False
@@ -158,7 +159,9 @@ def _stop_is_border(text: str, start: int, dot: int, space: int, spaced: bool, l
         return False
     if low in _BEFORE_NUMBER and text[space].isdigit():
         return False
-    if token.isdigit() and (not text[start : dot - len(token)].strip() or language == "de"):
+    if token.isdigit() and (
+        language == "de" or not text[start : min(dot - len(token), start + _LOOK_BACK)].strip()
+    ):
         return False  # "1. First": the number of a list
     if low in _EITHER or (len(token) == 1 and token.isupper() and token.isascii()):
         return begins or _WIDE.match(text[space]) is not None
