@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -46,9 +46,10 @@ def serve(
     from inkstone.serve.models import Models
 
     keys = Keys.configured(api_key_file, os.environ)
-    with closing(listen(host, port, protected=bool(keys))) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(listen(host, port, protected=bool(keys))))
         local = _is_local(listener)
-        loaded = Models.load(models or BUNDLED, threads=threads)
+        loaded = stack.enter_context(closing(Models.load(models or BUNDLED, threads=threads)))
         app = create_app(Settings(keys=keys, hosts=LOOPBACK_NAMES if local else None), loaded)
         address = url(listener)
         names = list(loaded.by_name)

@@ -13,8 +13,6 @@ built-in telemetry is off whatever the environment says: nothing leaves this mac
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +44,8 @@ class Settings:
 
 
 def create_app(settings: Settings, models: Models) -> FastAPI:
-    """The ASGI application over these models. It closes them when it stops."""
+    """The ASGI application over these models. Whoever loaded them closes them."""
     metrics = Metrics(models)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        models.close()
-
     app = FastAPI(
         title="Inkstone",
         version=inkstone.__version__,
@@ -62,7 +54,6 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         middleware=[
             Middleware(Watch, metrics=metrics),

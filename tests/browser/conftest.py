@@ -1,4 +1,4 @@
-"""A live server over the stand-in models, and Chromium to look at it. Skips, saying so, where there is no browser."""
+"""A live server over the stand-in models, and Chromium to look at it; skips, saying so, without one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))  # standins.py
-
-KEY = "a-key-for-the-browser-tests"
 
 
 @dataclass
@@ -26,7 +24,8 @@ class LiveServer:
     url: str
     server: Any
     thread: threading.Thread
-    translator: Any = field(repr=False, default=None)
+    models: Any
+    translator: Any
 
 
 def _start(folder: Path, keys: Any) -> LiveServer:
@@ -36,7 +35,8 @@ def _start(folder: Path, keys: Any) -> LiveServer:
     from inkstone.serve.application import Settings, create_app
 
     translator = DictionaryTranslator()
-    app = create_app(Settings(keys=keys), stand_in_models(folder, translator))
+    models = stand_in_models(folder, translator)
+    app = create_app(Settings(keys=keys), models)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -45,13 +45,14 @@ def _start(folder: Path, keys: Any) -> LiveServer:
     while not server.started:
         assert time.monotonic() < deadline, "the server did not start within 10 s"
         time.sleep(0.01)
-    return LiveServer(f"http://127.0.0.1:{listener.getsockname()[1]}", server, thread, translator)
+    return LiveServer(f"http://127.0.0.1:{listener.getsockname()[1]}", server, thread, models, translator)
 
 
 def _stop(live: LiveServer) -> None:
     live.server.should_exit = True
     live.thread.join(10)
     assert not live.thread.is_alive(), "the server did not stop"
+    live.models.close()
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="session")
 def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    from standins import KEY
+
     from inkstone.serve.auth import Keys
 
     live = _start(tmp_path_factory.mktemp("models"), Keys.of([KEY]))
@@ -74,7 +77,9 @@ def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServ
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")

@@ -1,6 +1,6 @@
 """Small real applications behind the protocols that the server uses: a word dictionary and a keyword counter.
 
-They let the server's own work - routes, limits, queue, page - be tested in milliseconds and told apart from the models.
+They let the server's own work - routes, limits, queue, page - be tested in milliseconds, apart from the models.
 """
 
 from __future__ import annotations
@@ -10,14 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
+from typing import ClassVar
 
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.files import write_json, write_text
 from inkstone.model.bundle import Task, new_bundle
 from inkstone.serve.models import Loader, Models
 
-WORDS = {"你好": "hello", "世界": "world", "猫": "cat", "今天天气很好，我们去公园散步吧。": "The weather is fine today."}
+WORDS = {
+    "你好": "hello",
+    "世界": "world",
+    "猫": "cat",
+    "今天天气很好，我们去公园散步吧。": "The weather is fine today.",
+}
 BACK = {english: chinese for chinese, english in WORDS.items()}
+KEY = "correct-horse-battery-staple"
 CANARY = "canary-7f3a"  # a text that must appear in no log, metric or error
 HOSTILE_CARD = """---
 license: apache-2.0
@@ -58,7 +65,7 @@ class Classification:
 
 
 class DictionaryTranslator:
-    """Replaces the words it knows. `gate` holds every call up until it is set; `calls` remembers the portions."""
+    """Replaces the words it knows. `gate` holds every call until it is set; `calls` remembers the portions."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -89,7 +96,7 @@ class DictionaryTranslator:
 class KeywordClassifier:
     """Knows three intents by a word each; the label `oos` stands for none of them."""
 
-    KEYWORDS = {"balance": "balance", "rain": "weather", "alarm": "alarm"}
+    KEYWORDS: ClassVar = {"balance": "balance", "rain": "weather", "alarm": "alarm"}
 
     def predict(self, texts: Sequence[str]) -> list[Classification]:
         return [self._one(text) for text in texts]
@@ -128,11 +135,18 @@ def write_bundles(folder: Path) -> Path:
         "metrics": {"accuracy": _measure(0.884, 0.008), "in_scope_accuracy": _measure(0.921, 0.007)},
         "baselines": {"TF-IDF + linear": {"accuracy": _measure(0.861, 0.009)}},
     }
-    _write(folder / "intents-en", {**description, "out_of_scope": "oos", "multi_label": False}, [result], "# intents-en")
+    _write(
+        folder / "intents-en",
+        {**description, "out_of_scope": "oos", "multi_label": False},
+        [result],
+        "# intents-en",
+    )
     return folder
 
 
-def _write(path: Path, description: Mapping[str, object], results: list[dict[str, object]], card: str) -> None:
+def _write(
+    path: Path, description: Mapping[str, object], results: list[dict[str, object]], card: str
+) -> None:
     with new_bundle(path, description, made={"by": "a test"}) as folder:
         write_json(folder / "report.json", {"format": 1, "results": results})
         write_text(folder / "README.md", card)
@@ -147,7 +161,11 @@ def stand_in_loaders(translator: DictionaryTranslator | None = None) -> dict[Tas
 
 
 def stand_in_models(
-    folder: Path, translator: DictionaryTranslator | None = None, *, queue: int = 32, deadline_s: float = 120.0
+    folder: Path,
+    translator: DictionaryTranslator | None = None,
+    *,
+    queue: int = 32,
+    deadline_s: float = 120.0,
 ) -> Models:
     """The two stand-ins, loaded the way the server loads models."""
     loaders = stand_in_loaders(translator)
