@@ -190,13 +190,7 @@ def test_a_cut_or_foreign_or_missing_file_is_refused(trained: dict[str, Tokenize
     path.write_text(whole[: len(whole) // 2], encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
         Tokenizer.load(path)
-    foreign = json.loads(whole)
-    foreign["added_tokens"] = [
-        dict(token, content=token["content"].upper()) for token in foreign["added_tokens"]
-    ]
-    foreign["model"]["vocab"] = {
-        piece.upper() if piece in MARKS else piece: at for piece, at in foreign["model"]["vocab"].items()
-    }
+    foreign = json.loads(whole.replace("<pad>", "[PAD]"))
     path.write_text(json.dumps(foreign), encoding="utf-8")
-    with pytest.raises(DataError, match=r"<pad> 0|damaged"):
+    with pytest.raises(DataError, match="<pad> 0"):
         Tokenizer.load(path)
