@@ -20,7 +20,7 @@ class GenerationOptions:
     beam_size: 1 is greedy search. alternatives: how many hypotheses to return, at most beam_size.
     length_penalty: a hypothesis of n tokens (end mark included) is ranked by its log-probability / n ** length_penalty.
     max_length: the most tokens to produce; with max_ratio, an input of S tokens gets min(max_length,
-    max_ratio * S + 16), so that a loop on a short input ends early.
+    about max_ratio * S + 16), so that a loop on a short input ends early.
     """
 
     beam_size: int = 4
@@ -45,8 +45,8 @@ class GenerationOptions:
             raise ConfigError("generation options: " + "; ".join(problems) + ".")
 
     def limit(self, source_length: int) -> int:
-        """The most tokens to produce for an input of this many tokens."""
-        return max(1, min(self.max_length, int(self.max_ratio * source_length) + 16))
+        """The most tokens to produce for an input of this many tokens: steps of 16, so that neighbours share a batch."""
+        return min(self.max_length, (int(self.max_ratio * source_length) // 16 + 2) * 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class Engine(Protocol):
 
     name: str
 
-    def generate(self, sources: Sequence[Sequence[int]], options: GenerationOptions) -> list[list[Hypothesis]]:
+    def generate(
+        self, sources: Sequence[Sequence[int]], options: GenerationOptions
+    ) -> list[list[Hypothesis]]:
         """For each source (token ids, complete with its marks), `alternatives` hypotheses, best first."""
         ...
 

@@ -1,0 +1,223 @@
+"""Translation: texts in, translations out, whatever their length or layout.
+
+    text ─ lines ─ pieces (sentences packed up to a comfortable length) ─ ids ─ engine ─ text, put together again
+
+Lines stay lines and blank lines stay blank. A line that is longer than the model is used to - nine of ten sources it
+was trained on were shorter - is split into sentences, a sentence still too long at its commas, and what is still too
+long between words or characters: nothing is ever cut off. All pieces of all texts go to the engine together, sorted
+by length there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from inkstone.generate.engine import Engine, GenerationOptions, Hypothesis
+from inkstone.ground.errors import BundleError, ConfigError, DataError, not_known
+from inkstone.ground.manifest import read_json
+from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.text.language import detect
+from inkstone.text.sentences import split_sentences
+from inkstone.text.template import translation_sources
+from inkstone.text.tokenizer import Tokenizer
+
+Direction = tuple[str, str]
+_CLAUSE = re.compile(r"(?<=[,;:，；：、])")
+_SPACELESS = ("zh", "ja", "th")
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A translated text. score: the mean log-probability per token in nats, 0 being certainty."""
+
+    source: str
+    translation: str
+    score: float
+    source_language: str
+    target_language: str
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a text that goes through the engine at once: which text and line it belongs to."""
+
+    text_number: int
+    line_number: int
+    text: str
+    target_language: str
+
+
+class Translator:
+    """Translates with a bundle.
+
+    >>> Translator("zh-en").translate(["你好"], to="en")[0].translation
+    'Hello.'
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path = "zh-en",
+        *,
+        engine: Literal["ctranslate2", "torch"] = "ctranslate2",
+        threads: int = 0,
+    ) -> None:
+        """bundle: a folder, or the name of a bundled model. threads: 0 takes all cores."""
+        self.bundle: Bundle = open_bundle(bundle, task="translate")
+        self.name = self.bundle.name
+        self.directions: tuple[Direction, ...] = tuple(
+            (source, target) for source, target in self.bundle.description["directions"]
+        )
+        self.tokenizer = Tokenizer.load(self.bundle.path / "tokenizer.json")
+        self.comfortable = int(self.bundle.description.get("comfortable_tokens", 64))
+        self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads)
+
+    def __call__(self, text: str, *, to: str | None = None, source: str | None = None) -> str:
+        """The translation of one text."""
+        return self.translate([text], to=to, source=source)[0].translation
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        to: str | None = None,
+        source: str | None = None,
+        options: GenerationOptions | None = None,
+    ) -> list[Translation]:
+        """Translate texts, each by itself. Languages that are not given are found from the model and the text.
+
+        Raises ConfigError for a language, or a direction, that the model does not have.
+        """
+        options = options or GenerationOptions()
+        directions = [self.direction(text, to=to, source=source) for text in texts]
+        pieces = [
+            piece
+            for number, (text, (_, target)) in enumerate(zip(texts, directions, strict=True))
+            for piece in self._pieces(number, text, target)
+        ]
+        found = self._run(pieces, options)
+        return [
+            self._assemble(text, direction, [(p, f) for p, f in zip(pieces, found, strict=True) if p.text_number == number])
+            for number, (text, direction) in enumerate(zip(texts, directions, strict=True))
+        ]
+
+    def direction(self, text: str, *, to: str | None = None, source: str | None = None) -> Direction:
+        """From which language a text is to be translated into which. Raises ConfigError when that cannot be."""
+        for name, code, known in (
+            ("from", source, sorted({s for s, _ in self.directions})),
+            ("to", to, sorted({t for _, t in self.directions})),
+        ):
+            if code is not None and code not in known:
+                raise ConfigError(f"model {self.name}: {not_known(name, code, known)}")
+        fitting = [d for d in self.directions if source in (None, d[0]) and to in (None, d[1])]
+        if not fitting:
+            listed = ", ".join(f"{s}-{t}" for s, t in self.directions)
+            raise ConfigError(f"model {self.name} does not translate from {source} to {to}. Valid: {listed}.")
+        if len(fitting) == 1:
+            return fitting[0]
+        language = detect(text).language
+        matching = [d for d in fitting if d[0] == language]
+        if len(matching) == 1 or (matching and to is None):
+            return matching[0]
+        return fitting[0]
+
+    def _pieces(self, number: int, text: str, target: str) -> Iterator[_Piece]:
+        for line_number, line in enumerate(text.split("\n")):
+            if line.strip():
+                for part in self._packed(line.strip()):
+                    yield _Piece(number, line_number, part, target)
+
+    def _packed(self, line: str) -> list[str]:
+        """A line in parts of at most a comfortable number of tokens, each as many whole sentences as fit."""
+        if self._length(line) <= self.comfortable:
+            return [line]
+        parts: list[str] = []
+        for sentence in self._small_enough(split_sentences(line)):
+            if parts and self._length(parts[-1] + sentence) <= self.comfortable:
+                parts[-1] += sentence
+            else:
+                parts.append(sentence)
+        return [part.strip() for part in parts if part.strip()]
+
+    def _small_enough(self, sentences: Sequence[str]) -> Iterator[str]:
+        """Sentences, the over-long ones split at commas, then in the middle: twice the comfortable length goes."""
+        for sentence in sentences:
+            if self._length(sentence) <= 2 * self.comfortable:
+                yield sentence
+                continue
+            for clause in _CLAUSE.split(sentence):
+                yield from self._halved(clause)
+
+    def _halved(self, text: str) -> Iterator[str]:
+        if self._length(text) <= 2 * self.comfortable or len(text) < 2:
+            yield text
+            return
+        middle = len(text) // 2
+        space = text.find(" ", middle)
+        cut = space + 1 if 0 <= space < len(text) - 1 else middle
+        yield from self._halved(text[:cut])
+        yield from self._halved(text[cut:])
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer.encode(text))
+
+    def _run(self, pieces: Sequence[_Piece], options: GenerationOptions) -> list[list[Hypothesis]]:
+        sources: list[list[int]] = [[] for _ in pieces]
+        for target in {piece.target_language for piece in pieces}:
+            numbers = [number for number, piece in enumerate(pieces) if piece.target_language == target]
+            encoded = translation_sources(self.tokenizer, [pieces[n].text for n in numbers], target)
+            for number, ids in zip(numbers, encoded, strict=True):
+                sources[number] = ids
+        return self.engine.generate(sources, options) if pieces else []
+
+    def _assemble(
+        self, text: str, direction: Direction, found: Sequence[tuple[_Piece, list[Hypothesis]]]
+    ) -> Translation:
+        """Put the best (and the second best, …) hypotheses of a text's pieces together again, line by line."""
+        count = min((len(hypotheses) for _, hypotheses in found), default=1)
+        whole: list[str] = []
+        joint = "" if direction[1] in _SPACELESS else " "
+        for rank in range(count):
+            lines = [""] * (text.count("\n") + 1)
+            decoded = self.tokenizer.decode_batch([hypotheses[rank].ids for _, hypotheses in found])
+            for (piece, _), words in zip(found, decoded, strict=True):
+                before = lines[piece.line_number]
+                lines[piece.line_number] = f"{before}{joint}{words.strip()}" if before else words.strip()
+            whole.append("\n".join(lines))
+        best = [hypotheses[0] for _, hypotheses in found]
+        tokens = sum(len(h.ids) + 1 for h in best)
+        score = sum(h.log_probability for h in best) / tokens if tokens else 0.0
+        return Translation(text, whole[0], score, *direction, alternatives=tuple(whole[1:]))
+
+
+def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> Engine:
+    """The engine of this kind for a bundle. Raises BundleError when the bundle has none."""
+    if kind == "torch":
+        from inkstone.ground.errors import require
+
+        require("torch", "the torch engine", "train")
+        from inkstone.generate.torch_engine import TorchEngine
+
+        return TorchEngine.load(folder)
+    if kind != "ctranslate2":
+        raise ConfigError(not_known("engine", kind, ["ctranslate2", "torch"]))
+    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
+
+    exported = sorted(path.parent for path in folder.glob("ctranslate2-*/model.bin"))
+    if not exported:
+        raise BundleError(f"{folder} holds no CTranslate2 engine. Train it again, or use engine=torch.")
+    vocabulary = read_json(folder / "config.json").get("vocab_size")
+    if vocabulary != tokenizer.vocab_size:
+        raise BundleError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}.")
+    return CTranslate2Engine(exported[0], tokenizer, threads=threads)
+
+
+def translate_lines(translator: Translator, lines: Sequence[str], **options: object) -> list[str]:
+    """Translate the lines of a file: as many lines come out, in order, blank ones blank."""
+    if any("\n" in line for line in lines):
+        raise DataError("a line holds a line break. Give the lines of a file, one by one.")
+    return [found.translation for found in translator.translate(lines, **options)]  # type: ignore[arg-type]
