@@ -69,7 +69,13 @@ class TranslateRequest(BaseModel):
     )
     model: Name | None = Field(None, description="A model of GET /v1/models; null: the first that fits.")
     beam_size: int = Field(4, ge=1, le=MAX_BEAM, strict=True, description="1 is greedy and fastest.")
-    alternatives: int = Field(1, ge=1, le=MAX_BEAM, strict=True, description="How many, at most beam_size.")
+    alternatives: int = Field(
+        1,
+        ge=1,
+        le=MAX_BEAM,
+        strict=True,
+        description="How many versions, the best one counted; at most beam_size.",
+    )
 
 
 class TranslateResult(BaseModel):

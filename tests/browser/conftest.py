@@ -28,7 +28,7 @@ class LiveServer:
     translator: Any
 
 
-def _start(folder: Path, keys: Any) -> LiveServer:
+def _start(folder: Path, keys: Any, hosts: tuple[str, ...] | None = ("127.0.0.1",)) -> LiveServer:
     import uvicorn
     from standins import DictionaryTranslator, stand_in_models
 
@@ -36,7 +36,7 @@ def _start(folder: Path, keys: Any) -> LiveServer:
 
     translator = DictionaryTranslator()
     models = stand_in_models(folder, translator)
-    app = create_app(Settings(keys=keys), models)
+    app = create_app(Settings(keys=keys, hosts=hosts), models)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -70,7 +70,7 @@ def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServ
 
     from inkstone.serve.auth import Keys
 
-    live = _start(tmp_path_factory.mktemp("models"), Keys.of([KEY]))
+    live = _start(tmp_path_factory.mktemp("models"), Keys.of([KEY]), hosts=None)
     yield live
     _stop(live)
 
@@ -84,6 +84,8 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--host-resolver-rules=MAP inkstone.test 127.0.0.1"]
+        )
         yield browser
         browser.close()

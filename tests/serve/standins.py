@@ -90,7 +90,7 @@ class DictionaryTranslator:
         for word, meaning in (WORDS if to == "en" else BACK).items():
             translation = translation.replace(word, meaning)
         others = tuple(f"{translation} ({n})" for n in range(2, options.alternatives + 1))
-        return Translation(text, translation, log(0.8), source, to, (translation, *others))
+        return Translation(text, translation, log(0.8), source, to, others)
 
 
 class KeywordClassifier:

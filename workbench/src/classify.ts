@@ -5,7 +5,7 @@ import { element } from "./dom";
 import { Notices } from "./notice";
 import { Panel } from "./panel";
 import { copyButton, Run } from "./run";
-import { percent, say, sayTime } from "./words";
+import { percent, say, sayTime, sayWhere } from "./words";
 
 const EXAMPLES: Record<string, string[]> = {
   en: [
@@ -36,7 +36,7 @@ export class ClassifyTab {
       element(
         "div",
         { class: "work" },
-        element("header", { class: "lead" }, say(element("h1"), "classify"), say(element("p", { class: "soft" }), "classify_lead")),
+        element("header", { class: "lead" }, say(element("h1"), "classify"), sayWhere(element("p", { class: "soft" }))),
         element(
           "div",
           { class: "sheet" },
@@ -107,7 +107,8 @@ export class ClassifyTab {
   }
 
   private counted(): void {
-    say(this.count, "texts", { n: this.lines().length, most: MAX_TEXTS });
+    const n = this.lines().length;
+    say(this.count, n > MAX_TEXTS / 2 ? "texts_of" : n === 1 ? "one_text" : "many_texts", { n, most: MAX_TEXTS });
   }
 
   private empty(): void {

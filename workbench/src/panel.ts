@@ -3,7 +3,7 @@
 import { showModel, type Measure, type Measured, type Model } from "./api";
 import { element, icon } from "./dom";
 import { markdown } from "./markdown";
-import { isWord, languageName, number, say, word } from "./words";
+import { currentTongue, isWord, languageName, number, say, word } from "./words";
 
 export class Panel {
   readonly place = say(element("aside", { class: "panel" }), "about_model", {}, "aria-label");
@@ -61,7 +61,7 @@ export class Panel {
         "dl",
         { class: "facts" },
         ...fact(say(element("dt"), "task"), word(model.task === "translate" ? "task_translate" : "task_classify")),
-        ...fact(say(element("dt"), "languages"), model.languages.map(languageName).join(word("detect") === "自动检测" ? "、" : ", ")),
+        ...fact(say(element("dt"), "languages"), model.languages.map(languageName).join(currentTongue() === "zh" ? "、" : ", ")),
         ...(model.labels ? fact(say(element("dt"), "labels"), number(model.labels.length)) : []),
         ...fact(say(element("dt"), "size"), `${number(model.size_bytes / 1e6, 1)} MB`),
         ...(model.created ? fact(say(element("dt"), "made"), made.toLocaleDateString(document.documentElement.lang, { dateStyle: "medium" })) : []),

@@ -5,7 +5,7 @@ import { element, icon } from "./dom";
 import { Notices } from "./notice";
 import { Panel } from "./panel";
 import { copyButton, Run } from "./run";
-import { languageName, percent, say, sayTime, word } from "./words";
+import { languageName, percent, say, sayTime, sayWhere, word } from "./words";
 
 const EXAMPLES: Record<string, string[]> = {
   zh: ["今天天气很好，我们去公园散步吧。", "请问火车站怎么走？", "找不到该文件。"],
@@ -66,7 +66,7 @@ export class TranslateTab {
       element(
         "div",
         { class: "work" },
-        element("header", { class: "lead" }, say(element("h1"), "translate"), say(element("p", { class: "soft" }), "translate_lead")),
+        element("header", { class: "lead" }, say(element("h1"), "translate"), sayWhere(element("p", { class: "soft" }))),
         element(
           "div",
           { class: "sheet" },
@@ -149,7 +149,8 @@ export class TranslateTab {
   }
 
   private counted(): void {
-    say(this.count, "characters", { n: this.text.value.length, most: MAX_CHARACTERS });
+    const n = this.text.value.length;
+    say(this.count, n > MAX_CHARACTERS / 2 ? "characters_of" : "characters", { n, most: MAX_CHARACTERS });
     this.text.lang = this.from.value;
   }
 

@@ -5,16 +5,16 @@ const en = {
   translate: "Translate",
   classify: "Classify",
   tasks: "Applications",
-  translate_lead: "Runs on this machine. Your text stays here.",
-  classify_lead: "One text per line. Runs on this machine; your text stays here.",
+  lead_here: "Runs on this machine. Your text stays here.",
+  lead_there: "Runs on {host}. Your text goes there and nowhere else.",
   skip: "Skip to the text field",
   theme_light: "Change to light",
   theme_dark: "Change to dark",
   language: "显示中文",
   from: "From",
   to: "Into",
-  detect: "Detect language",
-  other: "The other language",
+  detect: "Auto-detect",
+  other: "The other",
   swap: "Swap the languages",
   alternatives: "Alternatives",
   only_best: "Best only",
@@ -34,8 +34,9 @@ const en = {
   copied: "Copied",
   copy_failed: "The browser did not allow copying. Select the text and press Ctrl+C.",
   copy_table: "Copy as a table",
-  characters: "{n} / {most} characters",
-  texts: "{n} / {most} texts",
+  characters: "{n} characters",
+  characters_of: "{n} of {most} characters",
+  texts_of: "{n} of {most} texts",
   one_text: "1 text",
   many_texts: "{n} texts",
   direction: "{from} → {to}",
@@ -109,8 +110,8 @@ const zh: Record<Word, string> = {
   translate: "翻译",
   classify: "分类",
   tasks: "应用",
-  translate_lead: "在本机运行，文本不会离开这台机器。",
-  classify_lead: "每行一条文本。在本机运行，文本不会离开这台机器。",
+  lead_here: "在本机运行，文本不会离开这台机器。",
+  lead_there: "在 {host} 上运行，文本只会发送到那里。",
   skip: "跳到文本输入框",
   theme_light: "切换到浅色",
   theme_dark: "切换到深色",
@@ -138,8 +139,9 @@ const zh: Record<Word, string> = {
   copied: "已复制",
   copy_failed: "浏览器不允许复制。请选中文字后按 Ctrl+C。",
   copy_table: "复制为表格",
-  characters: "{n} / {most} 字符",
-  texts: "{n} / {most} 条",
+  characters: "{n} 个字符",
+  characters_of: "{n} / {most} 个字符",
+  texts_of: "{n} / {most} 条文本",
   one_text: "1 条文本",
   many_texts: "{n} 条文本",
   direction: "{from} → {to}",
@@ -266,4 +268,11 @@ export function languageName(code: string): string {
 export function sayTime<Made extends Element>(made: Made, seconds: number): Made {
   if (seconds < 1) return say(made, "milliseconds", { s: number(Math.max(1, seconds * 1000)) });
   return say(made, "seconds", { s: number(seconds, 1) });
+}
+
+/** Says where a text goes: this page cannot know more than its own address. */
+export function sayWhere<Made extends Element>(made: Made): Made {
+  const host = location.hostname;
+  const here = host === "localhost" || host === "[::1]" || /^127\./.test(host);
+  return here ? say(made, "lead_here") : say(made, "lead_there", { host });
 }
