@@ -75,7 +75,7 @@ def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServ
     _stop(live)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: its event loop would be in the way of other tests' asyncio.run
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
