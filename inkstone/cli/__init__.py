@@ -1,0 +1,104 @@
+"""The command line: one file per verb. Verbs are loaded when they are called, so that `inkstone --help` is instant.
+
+`main` is the door: it prints an InkstoneError as one message (exit code 2), lets everything else show its traceback
+(exit code 1), and answers Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from inkstone.ground.errors import InkstoneError
+
+# verb: (module, attribute, help). A verb whose attribute is `app` has sub-commands.
+VERBS: dict[str, tuple[str, str, str]] = {
+    "translate": ("translate", "translate", "Translate texts or files."),
+    "classify": ("classify", "classify", "Label texts."),
+    "train": ("train", "app", "Train a translator or a classifier on your own data."),
+    "evaluate": ("evaluate", "evaluate", "Measure a model, and compare it with another."),
+    "verify": ("verify", "verify", "Check every file of a model, and that its engine still answers as certified."),
+    "serve": ("serve", "serve", "Serve models over HTTP, with the workbench."),
+    "corpus": ("corpus", "app", "Clean a corpus."),
+    "tokenizer": ("tokenizer", "app", "Train a tokenizer, or look at one."),
+    "doctor": ("doctor", "doctor", "Check this installation."),
+}
+
+
+class _LazyGroup(typer.core.TyperGroup):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in that only knows its help, for the list of commands."""
+        if cmd_name not in VERBS:
+            return None
+        return typer.core.TyperCommand(cmd_name, help=VERBS[cmd_name][2])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is really called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _loaded(name) if name in VERBS else command, rest
+
+
+def _loaded(name: str) -> Any:
+    module, attribute, help_ = VERBS[name]
+    found = getattr(import_module(f"inkstone.cli.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+        command.name, command.help = name, help_
+        return command
+    app = typer.Typer(add_completion=False)
+    app.command(name, help=found.__doc__)(found)
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turn your own text into language applications, on your own machine.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        from inkstone import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a `--json` run, on stdout."""
+    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except InkstoneError as error:
+        print(f"inkstone: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Interrupted" else 2
+    except KeyboardInterrupt:
+        print("inkstone: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage of an option, said by typer
+            error.show()
+            return int(error.exit_code)
+        raise
+    return code if isinstance(code, int) else 0

@@ -106,5 +106,14 @@ def _unknown(kind: Any, values: Mapping[str, Any], where: str) -> list[str]:
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """A configuration as plain values, to be saved."""
-    return asdict(record)
+    """A configuration as plain values, to be saved as YAML or JSON."""
+    return _listed(asdict(record))
+
+
+def _listed(value: Any) -> Any:
+    """Tuples and sets as lists."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_listed(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return value

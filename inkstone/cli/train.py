@@ -1,0 +1,133 @@
+"""`inkstone train`: a model of your own from your own data, ending with its report card."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inkstone.cli.classify import train_classify
+from inkstone.cli.corpus import parse_fields
+from inkstone.ground.errors import ConfigError, not_known
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("classify")(train_classify)
+
+
+@app.callback()
+def prepare() -> None:
+    """Train a translator or a classifier on your own data."""
+    # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@app.command("translate")
+def train_translate(
+    data: Annotated[list[str], typer.Option(help="Pairs: any format, or parallel files as 'train.{en,de}.gz'. Repeatable.")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    valid: Annotated[list[str], typer.Option(help="Validation pairs. Default: held out of the data.")] = [],  # noqa: B006
+    test: Annotated[list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")] = [],  # noqa: B006
+    source: Annotated[str | None, typer.Option("--from", help="Source language code, such as en.")] = None,
+    target: Annotated[str | None, typer.Option("--to", help="Target language code, such as de.")] = None,
+    both_directions: Annotated[bool, typer.Option("--both-directions", help="One model for both directions.")] = False,
+    size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a translator from pairs of sentences."""
+    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.recipes.translate import TranslateRecipe, save_recipe
+
+    given: dict[str, Any] = {
+        "data": data,
+        "valid": valid,
+        "test": dict(_named_test(one) for one in test),
+        "source": source,
+        "target": target,
+        "both_directions": both_directions,
+        "size": size,
+        "fields": parse_fields(fields),
+        "name": name,
+    }
+    given = {key: value for key, value in given.items() if value}
+    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    place = out or (Path(values.pop("out")) if "out" in values else None)
+    values.pop("out", None)
+    if place is None:
+        raise ConfigError("where should the model go? Give --out FOLDER.")
+    values.setdefault("name", place.name)
+    if not values.get("data"):
+        raise ConfigError("there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data.")
+    resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
+    _refuse_taken(place)
+    save_recipe(resolved, place)
+    _train_translator(resolved, place, as_json)
+
+
+@app.command("resume")
+def resume(
+    run: Annotated[Path, typer.Argument(help="The folder of the unfinished run, such as models/mine.run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Go on with a run that was stopped or killed; it ends as if it had not been."""
+    from inkstone.ground.configuration import read_yaml
+
+    if not (run / "recipe.yaml").exists():
+        raise ConfigError(f"{run} is not the folder of a run: it has no recipe.yaml. It is named like the model, with .run.")
+    task = read_yaml(run / "recipe.yaml").get("task")
+    tasks = {"translate": _resume_translator, "classify": _resume_classifier}
+    if task not in tasks:
+        raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
+    tasks[task](run, as_json)
+
+
+def _resume_translator(run: Path, as_json: bool) -> None:
+    from inkstone.recipes.translate import load_recipe
+
+    recipe, out = load_recipe(run)
+    _train_translator(recipe, out, as_json)
+
+
+def _resume_classifier(run: Path, as_json: bool) -> None:
+    from inkstone.cli.classify import resume_classify
+
+    resume_classify(run, as_json)
+
+
+def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
+    from inkstone.cli import print_json
+    from inkstone.ground.progress import say
+    from inkstone.learn.loop import Interrupted
+    from inkstone.recipes.translate import run_folder, train_translator
+
+    try:
+        result = train_translator(recipe, out)
+    except Interrupted as error:
+        raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
+    if as_json:
+        print_json(result)
+        return
+    say(f"the model is in {out}")
+    print((out / "README.md").read_text("utf-8"))
+
+
+def _named_test(text: str) -> tuple[str, list[str]]:
+    name, equals, path = text.partition("=")
+    return (name, [path]) if equals and "/" not in name else (Path(text).name.split(".{")[0], [text])
+
+
+def _refuse_taken(out: Path) -> None:
+    from inkstone.recipes.translate import run_folder
+
+    if out.exists():
+        raise ConfigError(f"{out} already exists. Choose another --out, or remove it first.")
+    run = run_folder(out)
+    if (run / "checkpoints").exists():
+        raise ConfigError(
+            f"{run} holds an unfinished run. Go on with it: inkstone train resume {run} - or remove that folder to begin anew."
+        )

@@ -1,0 +1,231 @@
+"""The second half of training a translator: from best weights to a bundle with engine, certificate and report card."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inkstone.ground.configuration import plain
+from inkstone.ground.progress import say
+from inkstone.ground.records import Pair
+from inkstone.text.template import translation_sources
+from inkstone.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from inkstone.learn.loop import Outcome
+    from inkstone.model.transformer import Transformer
+    from inkstone.recipes.translate import Corpus, TranslateRecipe
+
+Direction = tuple[str, str]
+SAMPLES = 5  # shown in the card, of each test set and direction
+
+
+def finish(
+    recipe: TranslateRecipe,
+    out: Path,
+    corpus: Corpus,
+    directions: list[Direction],
+    tokenizer: Tokenizer,
+    model: Transformer,
+    examples: Sequence[Any],
+    outcome: Outcome,
+) -> dict[str, Any]:
+    """Write the bundle and return what `inkstone train` prints."""
+    import torch
+
+    from inkstone.generate.torch_engine import TorchEngine
+    from inkstone.judge.report import ReportCard
+    from inkstone.model.bundle import new_bundle
+    from inkstone.model.checkpoint import save_transformer
+
+    description = {
+        "task": "translate",
+        "name": recipe.name,
+        "languages": sorted({code for direction in directions for code in direction}),
+        "directions": [list(direction) for direction in directions],
+        "comfortable_tokens": int(np.percentile([len(example.source) for example in examples], 90)),
+        "beam_size": recipe.beam_size,
+    }
+    with new_bundle(out, description, _made(recipe, examples)) as folder:
+        save_transformer(model, folder, dtype=getattr(torch, recipe.weights))
+        tokenizer.save(folder / "tokenizer.json")
+        certificate = _ship(recipe, folder, TorchEngine.load(folder), tokenizer, corpus, directions)
+        say(f"engine {certificate.engine}: float32 export identical on {certificate.float32_identical} of {certificate.sentences}")
+        results, samples = _judged(recipe, folder, certificate.engine, tokenizer, corpus, directions)
+        card = ReportCard(
+            name=recipe.name,
+            task="translate",
+            languages=tuple(description["languages"]),  # type: ignore[arg-type]
+            data=_data(recipe, corpus),
+            results=tuple(results),
+            training=_training(model, examples, recipe, outcome),
+            curve=tuple(_curve(outcome)),
+            samples=tuple(samples),
+            parity=certificate.facts(),
+            good_at=recipe.good_at,
+            bad_at=recipe.bad_at,
+            licence=recipe.licence,
+            size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        )
+        card.save(folder)
+    first = results[0]
+    return {
+        "bundle": str(out),
+        "metrics": {f"{r.test_set} {r.direction}": _values(r.metrics) for r in results},
+        "baseline": {f"{r.test_set} {r.direction}": {n: _values(m) for n, m in r.baselines.items()} for r in results},
+        "seconds": round(outcome.seconds, 1),
+        "tokens_per_second": round(outcome.tokens_per_second, 1),
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "steps": outcome.steps,
+        "engine": certificate.engine,
+        "first_metric": {"test_set": first.test_set, "bleu": first.metrics["bleu"].as_json()},
+    }
+
+
+def _ship(
+    recipe: TranslateRecipe,
+    folder: Path,
+    trained: Any,
+    tokenizer: Tokenizer,
+    corpus: Corpus,
+    directions: Sequence[Direction],
+) -> Any:
+    """Export and prove on real sentences of the validation set, taken evenly from every direction."""
+    from inkstone.recipes.translate import both
+    from inkstone.ship.parity import PROBES, SENTENCES, ship_ctranslate2
+
+    pairs = both(corpus.valid, directions)
+    step = max(1, len(pairs) // SENTENCES)
+    pairs = [pair for n, pair in enumerate(pairs) if n % step == (n // step) % step or step == 1][:SENTENCES]
+    sources = [translation_sources(tokenizer, [p.source], p.target_language)[0] for p in pairs]
+    probes = [
+        (f"{source}-{target} {number}", translation_sources(tokenizer, [text], target)[0])
+        for source, target in directions
+        for number, text in enumerate(PROBES.get(source, PROBES["en"]), 1)
+    ]
+    return ship_ctranslate2(
+        folder, trained, sources, [p.target for p in pairs], probes, limit=recipe.int8_limit
+    )
+
+
+def _judged(
+    recipe: TranslateRecipe,
+    folder: Path,
+    engine: str,
+    tokenizer: Tokenizer,
+    corpus: Corpus,
+    directions: Sequence[Direction],
+) -> tuple[list[Any], list[Any]]:
+    """Each test set in each direction, by the served engine, beside the baselines."""
+    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
+    from inkstone.generate.engine import GenerationOptions
+    from inkstone.judge.baselines import translation_baselines
+    from inkstone.judge.evaluate import judge_translations, signatures, translation_tallies
+    from inkstone.judge.facts import Result, Sample
+
+    served = CTranslate2Engine(folder / engine, tokenizer)
+    options = GenerationOptions(beam_size=recipe.beam_size)
+    results, samples = [], []
+    for direction in directions:
+        training = _turned(corpus.train, direction)
+        tests = {name: _turned(pairs, direction) for name, pairs in corpus.tests.items()}
+        everything = [pair.source for pairs in tests.values() for pair in pairs]
+        say(f"baselines {direction[0]}-{direction[1]}: copy and dictionary")
+        baselines = translation_baselines(training, everything, tokenised=recipe.bleu == "none")
+        start = 0
+        for name, pairs in tests.items():
+            say(f"testing on {name} {direction[0]}-{direction[1]}, {len(pairs):,} sentences")
+            sources = translation_sources(tokenizer, [pair.source for pair in pairs], direction[1])
+            outputs = tokenizer.decode_batch([found[0].ids for found in served.generate(sources, options)])
+            references = [pair.target for pair in pairs]
+            how: dict[str, Any] = {"target_language": direction[1], "tokenize": recipe.bleu}
+            end = start + len(pairs)
+            results.append(
+                Result(
+                    test_set=name,
+                    n=len(pairs),
+                    metrics=judge_translations(outputs, references, rng=np.random.default_rng(0), **how),
+                    baselines={
+                        baseline: judge_translations(texts[start:end], references, rng=np.random.default_rng(0), **how)
+                        for baseline, texts in baselines.items()
+                    },
+                    direction=f"{direction[0]}-{direction[1]}",
+                    signatures=signatures(translation_tallies(outputs, references, **how)),
+                )
+            )
+            samples += [
+                Sample(pair.source, pair.target, output, f"{direction[0]}-{direction[1]}")
+                for pair, output in list(zip(pairs, outputs, strict=True))[: SAMPLES if len(tests) == 1 else 2]
+            ]
+            start = end
+    return results, samples
+
+
+def _turned(pairs: Sequence[Pair], direction: Direction) -> list[Pair]:
+    return [pair if pair.target_language == direction[1] else pair.reversed() for pair in pairs]
+
+
+def _values(metrics: Any) -> dict[str, float]:
+    return {name: round(measured.value, 4) for name, measured in metrics.items()}
+
+
+def _data(recipe: TranslateRecipe, corpus: Corpus) -> tuple[Any, ...]:
+    from inkstone.judge.facts import DataDescription
+
+    counts = {"train": len(corpus.train), "valid": len(corpus.valid)}
+    counts |= {f"test {name}": len(pairs) for name, pairs in corpus.tests.items()}
+    cleaning = dict(corpus.dropped)
+    if corpus.problems:
+        cleaning["unreadable line"] = corpus.problems
+    name = ", ".join(sorted({Path(path).parent.name or Path(path).name for path in recipe.data}))
+    return (DataDescription(name, counts, cleaning, recipe.licence, recipe.quotable),)
+
+
+def _training(model: Any, examples: Sequence[Any], recipe: TranslateRecipe, outcome: Outcome) -> Any:
+    from inkstone.judge.facts import TrainingFacts
+    from inkstone.learn.data.batches import Plan
+
+    per_epoch = len(Plan(examples, tokens_per_batch=recipe.training.tokens_per_batch, seed=recipe.training.seed).epoch(0))
+    return TrainingFacts(
+        seconds=round(outcome.seconds, 1),
+        steps=outcome.steps,
+        epochs=round(outcome.steps / per_epoch, 2),
+        parameters=sum(p.numel() for p in model.parameters()),
+        tokens_per_second=round(outcome.tokens_per_second, 1),
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        device=f"{platform.machine()}, {next(model.parameters()).device.type}",
+    )
+
+
+def _curve(outcome: Outcome) -> list[Any]:
+    from inkstone.judge.facts import CurvePoint
+
+    return [
+        CurvePoint(
+            int(point["step"]),
+            point["seconds"],
+            point["train_loss"],
+            {name.removeprefix("valid_"): value for name, value in point.items() if name.startswith("valid_")},
+        )
+        for point in outcome.curve
+    ]
+
+
+def _made(recipe: TranslateRecipe, examples: Sequence[Any]) -> dict[str, Any]:
+    """For the manifest: what the weights came from."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.source, example.target)).encode())
+    packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2", "sacrebleu")
+    return {
+        "recipe": plain(recipe),
+        "examples_sha256": digest.hexdigest(),
+        "seed": recipe.training.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
