@@ -1,0 +1,90 @@
+"""Verify a bundle: every file is the one that was written, and the engine still answers as it was certified to.
+
+    hashes -> description -> configuration and tokenizer agree -> probes: the served engine gives the certified output
+    -> with torch: a float32 export of the checkpoint gives greedily what the checkpoint gives
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from inkstone.ground.errors import InkstoneError
+from inkstone.ground.manifest import check, read_json
+from inkstone.model.bundle import Bundle, open_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def verify(folder: Path) -> Iterator[Check]:
+    """Look at everything in turn; what follows from a failed check is not tried."""
+    problems = [problem for _, problem in check(folder) if problem] if folder.is_dir() else [f"{folder} is no folder"]
+    files = sum(1 for _ in check(folder)) if not problems else 0
+    yield Check("files", not problems, "; ".join(problems) or f"{files} files are as their sha256 says")
+    if problems:
+        return
+    try:
+        bundle = open_bundle(folder)
+    except InkstoneError as error:
+        yield Check("description", False, str(error))
+        return
+    yield Check("description", True, f"{bundle.name}: {bundle.task}, {', '.join(bundle.languages)}")
+    checks: dict[str, Callable[[Bundle], Iterator[Check]]] = {"translate": _translator, "classify": _classifier}
+    try:
+        yield from checks[bundle.task](bundle)
+    except InkstoneError as error:
+        yield Check("engine", False, str(error))
+
+
+def _translator(bundle: Bundle) -> Iterator[Check]:
+    from inkstone.apps.translate import Translator
+    from inkstone.ship.parity import CERTIFICATE, GREEDY
+
+    translator = Translator(bundle.path)
+    yield Check("engine", True, f"{translator.engine.name} opens; vocabulary {translator.tokenizer.vocab_size:,}")
+    certificate = read_json(bundle.path / CERTIFICATE)
+    probes: list[dict[str, Any]] = certificate["probes"]
+    found = translator.engine.generate([probe["source"] for probe in probes], GREEDY)
+    changed = [
+        probe["probe"]
+        for probe, hypotheses in zip(probes, found, strict=True)
+        if list(hypotheses[0].ids) != probe["output"]
+    ]
+    detail = f"differs on: {', '.join(changed)}" if changed else f"{len(probes)} probes answered as certified"
+    yield Check("certified output", not changed, detail)
+    if find_spec("torch"):
+        yield _float32_parity(bundle, translator.tokenizer, [probe["source"] for probe in probes])
+
+
+def _float32_parity(bundle: Bundle, tokenizer: Any, sources: list[list[int]]) -> Check:
+    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
+    from inkstone.generate.torch_engine import TorchEngine
+    from inkstone.ship.ctranslate2 import export_ctranslate2
+    from inkstone.ship.parity import GREEDY
+
+    expected = [found[0].ids for found in TorchEngine.load(bundle.path).generate(sources, GREEDY)]
+    with tempfile.TemporaryDirectory(prefix="inkstone-verify-") as scratch:
+        exact = export_ctranslate2(bundle.path, Path(scratch) / "float32", quantization="float32")
+        got = [found[0].ids for found in CTranslate2Engine(exact, tokenizer).generate(sources, GREEDY)]
+    same = sum(a == b for a, b in zip(expected, got, strict=True))
+    return Check("float32 parity", same == len(sources), f"{same} of {len(sources)} probes identical to torch")
+
+
+def _classifier(bundle: Bundle) -> Iterator[Check]:
+    from inkstone.apps.classify import Classifier
+
+    classifier = Classifier(bundle.path)
+    found = classifier.predict(["hello", "你好"])
+    valid = all(set(one.scores) <= set(bundle.description["labels"]) for one in found)
+    yield Check("engine", valid, f"opens and gives probabilities over {len(bundle.description['labels'])} labels")
