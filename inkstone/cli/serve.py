@@ -146,6 +146,7 @@ def _run(app: object, listener: socket.socket) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
+            http="h11",  # httptools answers twice as many requests a second, but takes headers without end
             timeout_keep_alive=10,
             timeout_graceful_shutdown=GRACE_S,
         )

@@ -91,6 +91,19 @@ def test_bytes_that_are_no_http_do_not_stop_it(running: tuple[subprocess.Popen[s
     assert ask(connection, "你好") == 200
 
 
+def test_headers_without_end_are_cut_off(running: tuple[subprocess.Popen[str], HTTPConnection]) -> None:
+    _, connection = running
+    sent = 0
+    with socket.create_connection((connection.host, connection.port), timeout=5) as stranger:
+        stranger.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        with pytest.raises(ConnectionError):
+            for _ in range(2000):
+                stranger.sendall(b"a" * 65536)
+                sent += 65536
+    assert sent < 64 * 2**20
+    assert ask(connection, "你好") == 200
+
+
 def test_a_port_in_use_is_told_with_a_free_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -44,7 +44,7 @@ export class ClassifyTab {
             "section",
             { class: "pane" },
             say(element("label", { class: "sr", attributes: { for: "texts" } }), "classify_label"),
-            say(this.text, "classify_placeholder", {}, "placeholder"),
+            this.text,
             element("div", { class: "foot" }, this.count, say(clear, "clear"), this.run.button),
           ),
         ),
@@ -80,6 +80,7 @@ export class ClassifyTab {
   private offer(): void {
     const languages = this.panel.model.languages;
     const texts = Object.entries(EXAMPLES).flatMap(([code, list]) => (languages.includes(code) ? list.map((text) => ({ code, text })) : []));
+    this.text.placeholder = texts[0]?.text ?? "";
     this.examples.replaceChildren();
     if (!texts.length) return;
     this.examples.append(
