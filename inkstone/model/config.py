@@ -149,16 +149,14 @@ class ModelConfig:
 
 def tiny(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
     """128 wide, 4 layers a side, 2-3 million parameters: minutes on a laptop."""
-    return _sized(
-        shape, 4, vocab_size=vocab_size, hidden_size=128, num_heads=4, feed_forward_size=256, **overlay
-    )
+    sizes = {"vocab_size": vocab_size, "hidden_size": 128, "num_heads": 4, "feed_forward_size": 256}
+    return _sized(shape, 4, {**sizes, **overlay})
 
 
 def small(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
     """256 wide, 4 layers a side, about 9 million parameters: an hour or a night on a laptop."""
-    return _sized(
-        shape, 4, vocab_size=vocab_size, hidden_size=256, num_heads=4, feed_forward_size=768, **overlay
-    )
+    sizes = {"vocab_size": vocab_size, "hidden_size": 256, "num_heads": 4, "feed_forward_size": 768}
+    return _sized(shape, 4, {**sizes, **overlay})
 
 
 def base(vocab_size: int = 10_000, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
@@ -174,17 +172,16 @@ def base(vocab_size: int = 10_000, shape: Shape = "encoder-decoder", **overlay: 
         "scale_embeddings": True,
     }
     sizes = {"vocab_size": vocab_size, "hidden_size": 512, "num_heads": 8, "feed_forward_size": 2048}
-    return _sized(shape, 6, **{**sizes, **classic, **overlay})
+    return _sized(shape, 6, {**sizes, **classic, **overlay})
 
 
-def _sized(shape: Shape, layers: int, **fields_: Any) -> ModelConfig:
-    values = {
-        "num_kv_heads": fields_["num_heads"],
+def _sized(shape: Shape, layers: int, values: Mapping[str, Any]) -> ModelConfig:
+    defaults = {
+        "num_kv_heads": values["num_heads"],
         "num_encoder_layers": 0 if shape == "decoder" else layers,
         "num_decoder_layers": 0 if shape == "encoder" else layers,
-        **fields_,
     }
-    return ModelConfig(shape=shape, **values)
+    return ModelConfig(shape=shape, **{**defaults, **values})
 
 
 PRESETS: dict[str, Callable[..., ModelConfig]] = {"tiny": tiny, "small": small, "base": base}
@@ -197,7 +194,4 @@ def preset(size: str, vocab_size: int, shape: Shape, overlay: Mapping[str, Any] 
     names = [field.name for field in fields(ModelConfig)]
     unknown = [not_known("model option", name, names) for name in overlay or {} if name not in names]
     raise_all(ConfigError, "model configuration", unknown)
-    values = dict(overlay or {})
-    if "num_heads" in values:
-        values.setdefault("num_kv_heads", values["num_heads"])
-    return PRESETS[size](vocab_size=vocab_size, shape=shape, **values)
+    return PRESETS[size](vocab_size=vocab_size, shape=shape, **(overlay or {}))

@@ -97,12 +97,10 @@ def _ship(
     directions: Sequence[Direction],
 ) -> Any:
     """Export and prove on real sentences of the validation set, taken evenly from every direction."""
-    from inkstone.recipes.translate import both
+    from inkstone.recipes.translate import both, evenly
     from inkstone.ship.parity import PROBES, SENTENCES, ship_ctranslate2
 
-    pairs = both(corpus.valid, directions)
-    step = max(1, len(pairs) // SENTENCES)
-    pairs = [pair for n, pair in enumerate(pairs) if n % step == (n // step) % step or step == 1][:SENTENCES]
+    pairs = evenly(both(corpus.valid, directions), SENTENCES)
     sources = [translation_sources(tokenizer, [p.source], p.target_language)[0] for p in pairs]
     probes = [
         (f"{source}-{target} {number}", translation_sources(tokenizer, [text], target)[0])

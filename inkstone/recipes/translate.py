@@ -97,7 +97,7 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     tokenizer = _tokenizer(recipe, corpus, directions, run)
     examples, too_long = encode(tokenizer, both(corpus.train, directions), recipe.max_length)
     corpus.dropped["too many tokens"] += too_long
-    valid, _ = encode(tokenizer, both(corpus.valid, directions)[:VALIDATED], recipe.max_length)
+    valid, _ = encode(tokenizer, evenly(both(corpus.valid, directions), VALIDATED), recipe.max_length)
     if not examples or not valid:
         raise DataError(f"no pair is left to {'train on' if not examples else 'validate with'} after cleaning.")
     say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
@@ -202,6 +202,11 @@ def both(pairs: Sequence[Pair], directions: Sequence[tuple[str, str]]) -> list[P
     if len(directions) == 1:
         return list(pairs)
     return [turned for pair in pairs for turned in (pair, pair.reversed())]
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of the items, taken evenly from all over."""
+    return [items[n * len(items) // most] for n in range(most)] if len(items) > most else list(items)
 
 
 def _tokenizer(
