@@ -19,7 +19,9 @@ def language_tag(language: str) -> str:
 def tags_for(directions: Iterable[tuple[str, str]]) -> list[str]:
     """The tags a tokenizer needs for these directions: one per target language, none for a single direction."""
     directions = list(directions)
-    return [] if len(directions) == 1 else [language_tag(code) for code in sorted({to for _, to in directions})]
+    return (
+        [] if len(directions) == 1 else [language_tag(code) for code in sorted({to for _, to in directions})]
+    )
 
 
 def translation_sources(tokenizer: Tokenizer, texts: Sequence[str], target_language: str) -> list[list[int]]:

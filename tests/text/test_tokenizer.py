@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from collections import Counter
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from inkstone.ground.errors import ConfigError, DataError
 from inkstone.text.tokenizer import BOS, EOS, KINDS, MARKS, PAD, UNK, Tokenizer
+from inkstone.text.unigram import _without, learn_pieces
 
 TEXTS = [
     "The old inkstone was ground from black slate.",
@@ -133,7 +137,7 @@ def test_no_token_crosses_a_border() -> None:
             assert token.isalpha() or not any(map(str.isalnum, token)), token
 
 
-@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "byte-bpe"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_is_the_same_in_every_process(kind: str) -> None:
     code = (
         "import hashlib\nfrom inkstone.text.tokenizer import Tokenizer\n"
@@ -194,3 +198,22 @@ def test_a_cut_or_foreign_or_missing_file_is_refused(trained: dict[str, Tokenize
     path.write_text(json.dumps(foreign), encoding="utf-8")
     with pytest.raises(DataError, match="<pad> 0"):
         Tokenizer.load(path)
+
+
+def test_unigram_cuts_are_the_best_by_its_own_scores() -> None:
+    words = Counter(
+        {"北京大学": 30, "北京": 40, "大学": 40, "学京": 1, "undone": 20, "done": 30, "under": 20}
+    )
+    pieces = learn_pieces(words, "".join(words), 30)
+    scores = dict(pieces)
+    assert len(scores) <= 30 and set("".join(words)) <= set(scores)
+    assert {"北京", "大学", "done"} <= set(scores)
+    assert [score for _, score in pieces] == sorted(scores.values(), reverse=True)
+    assert sum(math.exp(score) for score in scores.values()) == pytest.approx(1, abs=1e-3)
+    for word in words:  # the alternative of a whole piece is never better than the best of all cuttings
+        cuttings = [
+            sum(scores.get(word[a:b], -math.inf) for a, b in pairwise([0, *borders, len(word)]))
+            for n in range(1, len(word))
+            for borders in combinations(range(1, len(word)), n)
+        ]
+        assert _without(word, scores) == pytest.approx(max(cuttings))
