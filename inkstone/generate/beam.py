@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inkstone.generate.engine import GenerationOptions, Hypothesis
-from inkstone.learn.data.batches import pad
+from inkstone.model.padding import pad
 from inkstone.model.transformer import Cache, Transformer
 
 
@@ -62,11 +62,18 @@ def beam_search(
         total = (scores.flatten()[:, None] + log_probabilities).view(len(open_sentences), -1)
         top, places = total.topk(min(2 * width, total.shape[1]), dim=1)
         keep_rows, keep_tokens, keep_scores, still_open = _advance(
-            top, places, ids, [sentences[number] for number in open_sentences], config.eos_id, config.vocab_size
+            top,
+            places,
+            ids,
+            [sentences[number] for number in open_sentences],
+            config.eos_id,
+            config.vocab_size,
         )
         open_sentences = [open_sentences[place] for place in still_open]
         rows = torch.tensor(keep_rows, device=device, dtype=torch.long)
-        ids = torch.cat([ids[rows], torch.tensor(keep_tokens, device=device, dtype=torch.long)[:, None]], dim=1)
+        ids = torch.cat(
+            [ids[rows], torch.tensor(keep_tokens, device=device, dtype=torch.long)[:, None]], dim=1
+        )
         scores = torch.tensor(keep_scores, device=device).view(-1, width)
         cache.reorder(rows)
         memory_BSD, mask = memory_BSD[rows], mask[rows]

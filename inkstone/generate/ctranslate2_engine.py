@@ -26,12 +26,17 @@ class CTranslate2Engine:
         self.ids = {token: number for number, token in enumerate(self.tokens)}
         try:
             self._translator = ctranslate2.Translator(
-                str(folder), device="cpu", compute_type="default", intra_threads=threads or os.cpu_count() or 1
+                str(folder),
+                device="cpu",
+                compute_type="default",
+                intra_threads=threads or os.cpu_count() or 1,
             )
         except (RuntimeError, ValueError) as error:
             raise BundleError(f"{folder} cannot be opened by CTranslate2: {error}") from error
 
-    def generate(self, sources: Sequence[Sequence[int]], options: GenerationOptions) -> list[list[Hypothesis]]:
+    def generate(
+        self, sources: Sequence[Sequence[int]], options: GenerationOptions
+    ) -> list[list[Hypothesis]]:
         """See `Engine.generate`. Sources of one length limit run together."""
         results: list[list[Hypothesis]] = [[] for _ in sources]
         limits = [options.limit(len(source)) for source in sources]

@@ -10,8 +10,8 @@ import torch
 
 from inkstone.generate.beam import beam_search
 from inkstone.generate.engine import GenerationOptions, Hypothesis
-from inkstone.learn.data.batches import pad
 from inkstone.model.checkpoint import load_transformer
+from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
 
 T = TypeVar("T")
@@ -31,7 +31,9 @@ class TorchEngine:
         """The engine of a bundle's checkpoint."""
         return cls(load_transformer(folder))
 
-    def generate(self, sources: Sequence[Sequence[int]], options: GenerationOptions) -> list[list[Hypothesis]]:
+    def generate(
+        self, sources: Sequence[Sequence[int]], options: GenerationOptions
+    ) -> list[list[Hypothesis]]:
         """See `Engine.generate`."""
         return in_batches(
             sources, [len(s) for s in sources], lambda rows: beam_search(self.model, rows, options)

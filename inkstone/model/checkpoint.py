@@ -20,7 +20,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 def save_transformer(model: Transformer, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write the configuration and the weights, in this type, into a folder."""
     write_json(folder / CONFIG, model.config.to_dict())
-    weights = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
+    }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 

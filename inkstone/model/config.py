@@ -48,7 +48,9 @@ class ModelConfig:
     max_positions: int = 512
     positions: Positions = "rotary"  # learned; sinusoidal (Vaswani et al., 2017); rotary (Su et al., 2021)
     rotary_base: float = 10_000.0
-    norm: Norm = "layer"  # layer (Ba et al., 2016); rms (Zhang and Sennrich, 2019), three times slower on a CPU
+    norm: Norm = (
+        "layer"  # layer (Ba et al., 2016); rms (Zhang and Sennrich, 2019), three times slower on a CPU
+    )
     norm_place: NormPlace = "before"  # of each sub-layer (Xiong et al., 2020), or after the residual sum
     norm_epsilon: float = 1e-5
     feed_forward: FeedForward = "gated"  # gated: activation(gate) * up (Shazeer, 2020)

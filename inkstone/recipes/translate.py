@@ -11,25 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from inkstone.corpus.read import read_pairs
-from inkstone.corpus.rules import Dropped, Settings, held_out_keys, judge, key_of, make_rules
+from inkstone.corpus.rules import Settings
 from inkstone.ground.configuration import build, plain, read_yaml
 from inkstone.ground.errors import ConfigError, DataError, require
 from inkstone.ground.files import write_text
 from inkstone.ground.progress import say
-from inkstone.ground.records import Pair
 from inkstone.learn.loop import TrainingOptions
-from inkstone.text.normalize import Script, normalize
-from inkstone.text.template import tags_for, translation_sources
+from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
+from inkstone.recipes.translator_bundle import finish
+from inkstone.text.normalize import Script
+from inkstone.text.template import tags_for
 from inkstone.text.tokenizer import Kind, Tokenizer
 
-HELD_OUT_SHARE, FEWEST, MOST = 0.02, 20, 1000  # of the pairs, where no validation or test data is given
 VALIDATED = 1000  # pairs at most that every validation looks at
 RULES = ("length", "identical", "ratio", "overlap", "duplicate")
 
@@ -65,18 +63,6 @@ class TranslateRecipe:
     bad_at: str = ""
 
 
-@dataclass(slots=True)
-class Corpus:
-    """The pairs of a run, in the forward direction, and what became of the others."""
-
-    train: list[Pair]
-    valid: list[Pair]
-    tests: dict[str, list[Pair]]
-    dropped: Counter[str]
-    problems: int
-    languages: tuple[str, str]
-
-
 def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     """Run the recipe into the bundle `out`, or go on where a killed run stopped; what `inkstone train` prints.
 
@@ -99,7 +85,9 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     corpus.dropped["too many tokens"] += too_long
     valid, _ = encode(tokenizer, evenly(both(corpus.valid, directions), VALIDATED), recipe.max_length)
     if not examples or not valid:
-        raise DataError(f"no pair is left to {'train on' if not examples else 'validate with'} after cleaning.")
+        raise DataError(
+            f"no pair is left to {'train on' if not examples else 'validate with'} after cleaning."
+        )
     say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
 
     config = preset(recipe.size, tokenizer.vocab_size, "encoder-decoder", recipe.model)
@@ -121,7 +109,9 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
         fingerprint=_fingerprint(recipe, examples),
         title=recipe.name,
     )
-    return _finish(recipe, out, corpus, directions, tokenizer, model, examples, outcome)
+    result = finish(recipe, out, corpus, directions, tokenizer, model, examples, outcome)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return result
 
 
 def run_folder(out: Path) -> Path:
@@ -129,84 +119,9 @@ def run_folder(out: Path) -> Path:
     return out.with_name(out.name + ".run")
 
 
-def read_corpus(recipe: TranslateRecipe) -> Corpus:
-    """Read, normalise and clean; training pairs that stand in a validation or test set are dropped."""
-    tests = {name: list(_normalised(_read(recipe, paths), recipe)) for name, paths in recipe.test.items()}
-    valid = list(_normalised(_read(recipe, recipe.valid), recipe)) if recipe.valid else []
-    reading = _read(recipe, recipe.data)
-    pairs = list(_normalised(reading, recipe))
-    for read in reading.sources:
-        say(read.describe())
-    if not pairs:
-        raise DataError(f"{', '.join(recipe.data)}: there is no pair to train on.")
-    languages = {(pair.source_language, pair.target_language) for pair in pairs}
-    if len(languages) > 1:
-        listed = ", ".join(sorted("-".join(one) for one in languages))
-        raise DataError(f"the data mixes several directions ({listed}). Give --from and --to, or separate files.")
-    pairs, dropped = _cleaned(pairs, recipe, frozenset())
-    pairs, valid, tests = _split(pairs, valid, tests)
-    held_out = held_out_keys([*valid, *(pair for test in tests.values() for pair in test)])
-    pairs, overlapping = _cleaned(pairs, replace(recipe, rules=("overlap",)), held_out)
-    dropped += overlapping
-    return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop())
-
-
-def _read(recipe: TranslateRecipe, paths: Sequence[str]) -> Any:
-    return read_pairs(
-        list(paths), source_language=recipe.source, target_language=recipe.target, fields=recipe.fields
-    )
-
-
-def _normalised(pairs: Iterable[Pair], recipe: TranslateRecipe) -> Iterable[Pair]:
-    for pair in pairs:
-        source, target = (normalize(text, script=recipe.script) for text in (pair.source, pair.target))
-        yield replace(pair, source=source, target=target)
-
-
-def _cleaned(pairs: list[Pair], recipe: TranslateRecipe, held_out: frozenset[str]) -> tuple[list[Pair], Counter[str]]:
-    rules = make_rules(replace(recipe.cleaning, held_out=held_out), recipe.rules)
-    kept: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    for found in judge(pairs, rules):
-        if isinstance(found, Dropped):
-            dropped[found.rule] += 1
-        elif isinstance(found, Pair):
-            kept.append(found)
-    return kept, dropped
-
-
-def _split(
-    pairs: list[Pair], valid: list[Pair], tests: dict[str, list[Pair]]
-) -> tuple[list[Pair], list[Pair], dict[str, list[Pair]]]:
-    """Hold out validation and test pairs where none were given: by a hash of the source, so always the same ones."""
-    size = min(MOST, max(FEWEST, int(len(pairs) * HELD_OUT_SHARE)))
-    wanted = (0 if valid else size) + (0 if tests else size)
-    if not wanted:
-        return pairs, valid, tests
-    if len(pairs) < 5 * wanted:
-        raise DataError(f"{len(pairs)} pairs are too few to hold out {wanted}. Give --valid and --test, or more data.")
-    ordered = sorted(pairs, key=lambda pair: hashlib.sha256(key_of(pair.source).encode()).digest())
-    held, rest = ordered[:wanted], ordered[wanted:]
-    if not tests:
-        tests, held = {"held out": held[:size]}, held[size:]
-    return rest, valid or held, tests
-
-
 def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:
     source, target = languages
     return [(source, target), (target, source)] if recipe.both_directions else [(source, target)]
-
-
-def both(pairs: Sequence[Pair], directions: Sequence[tuple[str, str]]) -> list[Pair]:
-    """The pairs in every direction of the model, alternating."""
-    if len(directions) == 1:
-        return list(pairs)
-    return [turned for pair in pairs for turned in (pair, pair.reversed())]
-
-
-def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of the items, taken evenly from all over."""
-    return [items[n * len(items) // most] for n in range(most)] if len(items) > most else list(items)
 
 
 def _tokenizer(
@@ -223,25 +138,6 @@ def _tokenizer(
     return Tokenizer.load(file)
 
 
-def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> tuple[list[Any], int]:
-    """Pairs as examples, and how many were left out because a side has more than `max_length` tokens."""
-    from inkstone.learn.data.batches import PairExample
-
-    sources: list[list[int]] = [[] for _ in pairs]
-    for language in {pair.target_language for pair in pairs}:
-        numbers = [n for n, pair in enumerate(pairs) if pair.target_language == language]
-        encoded = translation_sources(tokenizer, [pairs[n].source for n in numbers], language)
-        for number, ids in zip(numbers, encoded, strict=True):
-            sources[number] = ids
-    targets = tokenizer.encode_batch([pair.target for pair in pairs])
-    examples = [
-        PairExample(source, target)
-        for source, target in zip(sources, targets, strict=True)
-        if len(source) <= max_length and len(target) < max_length
-    ]
-    return examples, len(pairs) - len(examples)
-
-
 def _check_lengths(max_positions: int, max_length: int) -> None:
     if max_length > max_positions:
         raise ConfigError(f"max_length={max_length} is more than the model's max_positions={max_positions}.")
@@ -254,7 +150,10 @@ def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> 
     from inkstone.learn.data.batches import Plan, chunks, to_device
     from inkstone.learn.objectives import sequence_to_sequence
 
-    batches = [collate(chunks(examples, n)) for n in Plan(examples, tokens_per_batch=tokens_per_batch, seed=0).in_order()]
+    batches = [
+        collate(chunks(examples, n))
+        for n in Plan(examples, tokens_per_batch=tokens_per_batch, seed=0).in_order()
+    ]
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
         model.eval()
@@ -284,7 +183,9 @@ def save_recipe(recipe: TranslateRecipe, out: Path) -> None:
 
     run = run_folder(out)
     run.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({"task": "translate", "out": str(out), "recipe": plain(recipe)}, allow_unicode=True, sort_keys=False)
+    text = yaml.safe_dump(
+        {"task": "translate", "out": str(out), "recipe": plain(recipe)}, allow_unicode=True, sort_keys=False
+    )
     write_text(run / "recipe.yaml", text)
 
 
@@ -292,21 +193,3 @@ def load_recipe(run: Path) -> tuple[TranslateRecipe, Path]:
     """The recipe and the output of an unfinished run."""
     saved = read_yaml(run / "recipe.yaml")
     return build(TranslateRecipe, saved["recipe"], str(run / "recipe.yaml")), Path(saved["out"])
-
-
-def _finish(
-    recipe: TranslateRecipe,
-    out: Path,
-    corpus: Corpus,
-    directions: list[tuple[str, str]],
-    tokenizer: Tokenizer,
-    model: Any,
-    examples: Sequence[Any],
-    outcome: Any,
-) -> dict[str, Any]:
-    """Everything after training; see recipes/report_translator.py."""
-    from inkstone.recipes.finish_translator import finish
-
-    result = finish(recipe, out, corpus, directions, tokenizer, model, examples, outcome)
-    shutil.rmtree(run_folder(out) / "checkpoints", ignore_errors=True)
-    return result

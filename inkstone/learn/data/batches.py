@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from inkstone.ground.errors import TrainingError
+from inkstone.model.padding import Ids, pad
 
-Ids = Sequence[int]
 POOL = 32_768  # examples sorted together: large enough to pad little, small enough to keep the order random
 
 
@@ -74,16 +74,6 @@ class LabelBatch:
 
 Example = PairExample | LabelExample
 Batch = PairBatch | LabelBatch
-
-
-def pad(rows: Sequence[Ids], pad_id: int) -> Tensor:
-    """Rows of ids as one tensor, padded on the right: (B, longest)."""
-    out = np.full(
-        (len(rows), max(1, *(len(row) for row in rows)) if len(rows) > 1 else max(1, len(rows[0]))), pad_id
-    )
-    for number, row in enumerate(rows):
-        out[number, : len(row)] = row
-    return torch.from_numpy(out)
 
 
 def pair_batch(examples: Sequence[PairExample], *, pad_id: int, bos_id: int, eos_id: int) -> PairBatch:

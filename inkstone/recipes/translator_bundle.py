@@ -14,13 +14,14 @@ import numpy as np
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
+from inkstone.recipes.pairs import Corpus, both, evenly
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.learn.loop import Outcome
     from inkstone.model.transformer import Transformer
-    from inkstone.recipes.translate import Corpus, TranslateRecipe
+    from inkstone.recipes.translate import TranslateRecipe
 
 Direction = tuple[str, str]
 SAMPLES = 5  # shown in the card, of each test set and direction
@@ -56,7 +57,9 @@ def finish(
         save_transformer(model, folder, dtype=getattr(torch, recipe.weights))
         tokenizer.save(folder / "tokenizer.json")
         certificate = _ship(recipe, folder, TorchEngine.load(folder), tokenizer, corpus, directions)
-        say(f"engine {certificate.engine}: float32 export identical on {certificate.float32_identical} of {certificate.sentences}")
+        say(
+            f"engine {certificate.engine}: float32 export identical on {certificate.float32_identical} of {certificate.sentences}"
+        )
         results, samples = _judged(recipe, folder, certificate.engine, tokenizer, corpus, directions)
         card = ReportCard(
             name=recipe.name,
@@ -78,7 +81,9 @@ def finish(
     return {
         "bundle": str(out),
         "metrics": {f"{r.test_set} {r.direction}": _values(r.metrics) for r in results},
-        "baseline": {f"{r.test_set} {r.direction}": {n: _values(m) for n, m in r.baselines.items()} for r in results},
+        "baseline": {
+            f"{r.test_set} {r.direction}": {n: _values(m) for n, m in r.baselines.items()} for r in results
+        },
         "seconds": round(outcome.seconds, 1),
         "tokens_per_second": round(outcome.tokens_per_second, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
@@ -97,7 +102,6 @@ def _ship(
     directions: Sequence[Direction],
 ) -> Any:
     """Export and prove on real sentences of the validation set, taken evenly from every direction."""
-    from inkstone.recipes.translate import both, evenly
     from inkstone.ship.parity import PROBES, SENTENCES, ship_ctranslate2
 
     pairs = evenly(both(corpus.valid, directions), SENTENCES)
@@ -150,7 +154,9 @@ def _judged(
                     n=len(pairs),
                     metrics=judge_translations(outputs, references, rng=np.random.default_rng(0), **how),
                     baselines={
-                        baseline: judge_translations(texts[start:end], references, rng=np.random.default_rng(0), **how)
+                        baseline: judge_translations(
+                            texts[start:end], references, rng=np.random.default_rng(0), **how
+                        )
                         for baseline, texts in baselines.items()
                     },
                     direction=f"{direction[0]}-{direction[1]}",
@@ -159,7 +165,9 @@ def _judged(
             )
             samples += [
                 Sample(pair.source, pair.target, output, f"{direction[0]}-{direction[1]}")
-                for pair, output in list(zip(pairs, outputs, strict=True))[: SAMPLES if len(tests) == 1 else 2]
+                for pair, output in list(zip(pairs, outputs, strict=True))[
+                    : SAMPLES if len(tests) == 1 else 2
+                ]
             ]
             start = end
     return results, samples
@@ -189,7 +197,9 @@ def _training(model: Any, examples: Sequence[Any], recipe: TranslateRecipe, outc
     from inkstone.judge.facts import TrainingFacts
     from inkstone.learn.data.batches import Plan
 
-    per_epoch = len(Plan(examples, tokens_per_batch=recipe.training.tokens_per_batch, seed=recipe.training.seed).epoch(0))
+    per_epoch = len(
+        Plan(examples, tokens_per_batch=recipe.training.tokens_per_batch, seed=recipe.training.seed).epoch(0)
+    )
     return TrainingFacts(
         seconds=round(outcome.seconds, 1),
         steps=outcome.steps,
@@ -209,7 +219,11 @@ def _curve(outcome: Outcome) -> list[Any]:
             int(point["step"]),
             point["seconds"],
             point["train_loss"],
-            {name.removeprefix("valid_"): value for name, value in point.items() if name.startswith("valid_")},
+            {
+                name.removeprefix("valid_"): value
+                for name, value in point.items()
+                if name.startswith("valid_")
+            },
         )
         for point in outcome.curve
     ]
