@@ -7,6 +7,7 @@ configuration are said at once. What results is saved with every run, and the ru
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 from inkstone.ground.errors import ConfigError, not_known, raise_all
 
 T = TypeVar("T")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -25,22 +27,27 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text("utf-8")
         value = yaml.safe_load(text)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. Give the path of a YAML file.") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}. Give the path of a YAML file."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: it is nested too deeply.") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} holds a {type(value).__name__}. A configuration is a mapping of names to values.")
+        raise ConfigError(
+            f"{path} holds a {type(value).__name__}. A configuration is a mapping of names to values."
+        )
     filled: dict[str, Any] = _filled(value, str(path))
     return filled
 
 
 def _filled(value: Any, path: str) -> Any:
     if isinstance(value, str):
-        full = os.path.expandvars(value)
-        if "$" in full and full == value and "${" in full:
-            name = full.split("${", 1)[1].split("}", 1)[0]
-            raise ConfigError(f"{path} needs the environment variable {name}, which is not set.")
-        return full
+        for name in _VARIABLE.findall(value):
+            if name not in os.environ:
+                raise ConfigError(f"{path} needs the environment variable {name}, which is not set.")
+        return os.path.expandvars(value)
     if isinstance(value, dict):
         return {key: _filled(item, path) for key, item in value.items()}
     return [_filled(item, path) for item in value] if isinstance(value, list) else value
@@ -54,14 +61,19 @@ def from_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
-            raise ConfigError(f'--set "{setting}" has no name or no value. Write --set name=value, as in training.epochs=3')
+            raise ConfigError(
+                f'--set "{setting}" has no name or no value. Write --set name=value, as in training.epochs=3'
+            )
         here = result
         *path, last = name.split(".")
         for step in path:
             here = here.setdefault(step, {})
             if not isinstance(here, dict):
                 raise ConfigError(f'--set "{setting}" goes into {step}, which another --set made a value.')
-        here[last] = yaml.safe_load(value)
+        try:
+            here[last] = yaml.safe_load(value)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f'--set "{setting}": the value is not valid YAML: {error}') from error
     return result
 
 
@@ -107,7 +119,8 @@ def _unknown(kind: Any, values: Mapping[str, Any], where: str) -> list[str]:
 
 def plain(record: Any) -> dict[str, Any]:
     """A configuration as plain values, to be saved as YAML or JSON."""
-    return _listed(asdict(record))
+    values: dict[str, Any] = _listed(asdict(record))
+    return values
 
 
 def _listed(value: Any) -> Any:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +31,10 @@ _REASONS = {
     errno.EISDIR: "this is a folder. Give the name of a file",
     errno.ENOTEMPTY: "the folder is not empty. Choose a new name, or remove the folder first",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
+    errno.EFBIG: "the file grew larger than the system allows. Choose another place, or raise the limit",
 }
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -58,12 +61,21 @@ def _flush_folder(folder: Path) -> None:
 def whole_file(path: str | Path, *, compress: bool = False) -> Iterator[IO[bytes]]:
     """Open `path` for writing bytes; it appears (or is replaced) only when the block ends without an error.
 
-    compress: gzip what is written (without a time stamp, so equal content gives equal files).
+    compress: gzip what is written (without a time stamp, so equal content gives equal files). A device or a pipe
+    (/dev/null, /dev/stdout) is written to as it is: replacing it by a file would take it from everybody.
     Raises OutputError when the place cannot be written.
     """
     import gzip
 
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with (
+            explained(path),
+            path.open("wb") as out,
+            gzip.open(out, "wb") if compress else nullcontext(out) as file,
+        ):
+            yield file  # type: ignore[misc]
+        return
     temporary: Path | None = None
     try:
         with explained(path):
@@ -112,7 +124,7 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
     replace: an existing folder of that name gives way (kept until the new one stands). Without it an existing,
     non-empty folder is refused before anything is written.
-    Raises OutputError when the place cannot be written.
+    Raises OutputError when the place cannot be written, also for what fails inside the block for want of space.
     """
     path = Path(path)
     if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -121,7 +133,8 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
     try:
-        yield staging
+        with _explained_inside(path, staging):
+            yield staging
         with explained(path):
             staging.chmod(0o777 & ~_umask())
             for file in sorted(staging.rglob("*")):
@@ -133,13 +146,30 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             if path.exists():
                 old = path.with_name(f".{path.name[:80]}.{staging.name[-12:]}.old")
                 path.rename(old)
-                staging.rename(path)
+                try:
+                    staging.rename(path)
+                except OSError:
+                    old.rename(path)
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 staging.rename(path)
             _flush_folder(path.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _explained_inside(path: Path, staging: Path) -> Iterator[None]:
+    """As `explained`, for errors that name a file of the staging folder, or no file but a full disk."""
+    try:
+        yield
+    except OSError as error:
+        inside = error.filename is not None and staging in Path(os.fsdecode(error.filename)).parents
+        if not inside and (error.filename is not None or error.errno not in _NO_SPACE):
+            raise
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"cannot write {path}: {reason}.") from error
 
 
 def sha256(path: Path) -> str:

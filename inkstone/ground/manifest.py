@@ -24,7 +24,7 @@ def seal(folder: Path, made: Mapping[str, Any]) -> None:
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file != folder / MANIFEST
     }
     created = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(folder / MANIFEST, {"format": FORMAT, "created": created, "made": dict(made), "files": files})
@@ -32,7 +32,7 @@ def seal(folder: Path, made: Mapping[str, Any]) -> None:
 
 def check(folder: Path) -> Iterator[tuple[str, str]]:
     """For each file of the folder and of its manifest: (name, what is wrong, or "" when all is well)."""
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST).is_file():
         yield MANIFEST, f"{MANIFEST} is missing: this folder was not written by Inkstone, or not to the end"
         return
     try:
@@ -49,7 +49,11 @@ def check(folder: Path) -> Iterator[tuple[str, str]]:
         if name != MANIFEST and name not in hashes:
             yield name, f"{name} does not belong here (it is not in {MANIFEST})"
     for name, expected in hashes.items():
-        yield name, _file_problem(folder, name, expected)
+        try:
+            problem = _file_problem(folder, name, expected)
+        except (OSError, ValueError, RuntimeError) as error:  # unreadable, no name at all, links in a circle
+            problem = f"{name!r} cannot be read: {error}"
+        yield name, problem
 
 
 def problems(folder: Path) -> list[str]:
