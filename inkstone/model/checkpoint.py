@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from inkstone.ground.errors import BundleError, raise_all
+from inkstone.ground.errors import BundleError, OutputError, raise_all
 from inkstone.ground.files import write_json
 from inkstone.ground.manifest import read_json
 from inkstone.model.config import ModelConfig
@@ -23,7 +23,12 @@ def save_transformer(model: Transformer, folder: Path, *, dtype: torch.dtype = t
     weights = {
         name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"cannot write {folder / WEIGHTS}: {error}. Free some space, or choose another place."
+        ) from error
 
 
 def load_transformer(folder: Path) -> Transformer:

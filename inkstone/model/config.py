@@ -48,9 +48,7 @@ class ModelConfig:
     max_positions: int = 512
     positions: Positions = "rotary"  # learned; sinusoidal (Vaswani et al., 2017); rotary (Su et al., 2021)
     rotary_base: float = 10_000.0
-    norm: Norm = (
-        "layer"  # layer (Ba et al., 2016); rms (Zhang and Sennrich, 2019), three times slower on a CPU
-    )
+    norm: Norm = "layer"  # layer (Ba et al., 2016); rms (Zhang and Sennrich, 2019), thrice as slow on a CPU
     norm_place: NormPlace = "before"  # of each sub-layer (Xiong et al., 2020), or after the residual sum
     norm_epsilon: float = 1e-5
     feed_forward: FeedForward = "gated"  # gated: activation(gate) * up (Shazeer, 2020)
@@ -66,6 +64,7 @@ class ModelConfig:
     eos_id: int = 3
 
     def __post_init__(self) -> None:
+        raise_all(ConfigError, "model configuration", _wrong_types(asdict(self)))
         problems = [
             not_known(name, getattr(self, name), valid)
             for name, valid in _CHOICES.items()
@@ -105,6 +104,22 @@ class ModelConfig:
             problems.append(
                 f"num_decoder_layers={self.num_decoder_layers} does not go with shape={self.shape}"
             )
+        if self.positions == "sinusoidal" and (self.hidden_size % 2 or self.hidden_size < 4):
+            problems.append(
+                f"sinusoidal positions need an even hidden_size from 4 on, not {self.hidden_size}"
+            )
+        problems += [
+            f"{name}={getattr(self, name)} must be at least 0 and below vocab_size={self.vocab_size}"
+            for name in ("pad_id", "bos_id", "eos_id")
+            if not 0 <= getattr(self, name) < self.vocab_size
+        ]
+        problems += [
+            f"{name}={getattr(self, name)} must be above 0"
+            for name in ("rotary_base", "norm_epsilon")
+            if not getattr(self, name) > 0
+        ]
+        if self.num_labels < 0:
+            problems.append(f"num_labels={self.num_labels} must be at least 0")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout={self.dropout} must be at least 0 and below 1")
         if self.num_labels and self.shape != "encoder":
@@ -134,19 +149,25 @@ class ModelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Read what `to_dict` wrote. Raises ConfigError listing every unknown, missing or wrong entry."""
         given = {name: value for name, value in values.items() if name != "model_type"}
-        known = {field.name: field for field in fields(cls)}
+        known = [field.name for field in fields(cls)]
         problems = [not_known("model configuration key", name, known) for name in given if name not in known]
-        for name, field in known.items():
-            kind = {"int": int, "float": (int, float), "bool": bool}.get(str(field.type), str)
-            wrong_kind = not isinstance(given.get(name), kind) or (  # type: ignore[arg-type]
-                isinstance(given.get(name), bool) and field.type != "bool"
-            )
-            if name in given and wrong_kind:
-                problems.append(f"{name}={given[name]!r} must be of type {field.type}")
+        problems += _wrong_types(given)
         required = [field.name for field in fields(cls) if field.default is field.default_factory]
         problems += [f"{name} is missing" for name in required if name not in given]
         raise_all(ConfigError, "model configuration", problems)
         return cls(**given)
+
+
+def _wrong_types(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the types of the fields that are given; True is no number here."""
+    kinds: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool}
+    problems = []
+    for field in fields(ModelConfig):
+        if field.name in values:
+            value, kind = values[field.name], str(field.type)
+            if not isinstance(value, kinds.get(kind, str)) or (isinstance(value, bool) and kind != "bool"):
+                problems.append(f"{field.name}={value!r} must be of type {kind}")
+    return problems
 
 
 def tiny(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:

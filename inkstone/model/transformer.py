@@ -110,7 +110,8 @@ class Attention(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def _split(self, x_BTX: Tensor) -> Tensor:
-        return x_BTX.unflatten(-1, (-1, self.config.head_size)).transpose(1, 2)
+        split_BTHK: Tensor = x_BTX.unflatten(-1, (-1, self.config.head_size))  # type: ignore[no-untyped-call]
+        return split_BTHK.transpose(1, 2)
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the tokens themselves: (B, H, T, K), (B, G, T, K), (B, G, T, K)."""
@@ -132,7 +133,8 @@ class Attention(nn.Module):
         if mask is not None:
             scores_BHTS = scores_BHTS.masked_fill(~mask, torch.finfo(scores_BHTS.dtype).min)
         weights_BHTS = self.dropout(scores_BHTS.float().softmax(-1).to(v_BGSK.dtype))
-        return self.output((weights_BHTS @ v_BGSK).transpose(1, 2).flatten(2))
+        mixed_BTD: Tensor = self.output((weights_BHTS @ v_BGSK).transpose(1, 2).flatten(2))
+        return mixed_BTD
 
 
 class FeedForward(nn.Module):
@@ -156,7 +158,8 @@ class FeedForward(nn.Module):
             inner = self.activation(gate) * up
         else:
             inner = self.activation(inner)
-        return self.down(self.dropout(inner))
+        out_BTD: Tensor = self.down(self.dropout(inner))
+        return out_BTD
 
 
 class Block(nn.Module):
@@ -202,8 +205,16 @@ class Block(nn.Module):
         return norm(x_BTD) if self.before else x_BTD
 
     def _add(self, x_BTD: Tensor, change_BTD: Tensor, norm: nn.Module) -> Tensor:
-        total = x_BTD + self.dropout(change_BTD)
+        total: Tensor = x_BTD + self.dropout(change_BTD)
         return total if self.before else norm(total)
+
+
+def _across(block: nn.Module) -> Attention:
+    """The attention to the memory of a block that has one."""
+    assert isinstance(block, Block) and block.memory_attention is not None, (
+        "a memory needs an encoder-decoder"
+    )
+    return block.memory_attention
 
 
 class Transformer(nn.Module):
@@ -300,13 +311,14 @@ class Transformer(nn.Module):
         if length > 1:
             mask_TL = torch.ones(length, start + length, dtype=torch.bool, device=ids_BT.device).tril(start)
         if cache is not None and not cache.memory and memory_BSD is not None:
-            cache.memory = [block.memory_attention.project_memory(memory_BSD) for block in self.decoder]  # type: ignore
+            cache.memory = [_across(block).project_memory(memory_BSD) for block in self.decoder]
         for number, block in enumerate(self.decoder):
             past = cache.own[number] if cache is not None and start else None
+            memory: tuple[Tensor, Tensor] | None
             if cache is not None and cache.memory:
                 memory = cache.memory[number]
             else:
-                memory = None if memory_BSD is None else block.memory_attention.project_memory(memory_BSD)  # type: ignore
+                memory = None if memory_BSD is None else _across(block).project_memory(memory_BSD)
             x_BTD, present = block(x_BTD, mask_TL, table, past, memory, memory_mask)
             if cache is not None:
                 cache.own[number : number + 1] = [present]
