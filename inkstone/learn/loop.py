@@ -26,11 +26,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from inkstone.ground.errors import InkstoneError, TrainingError
+from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
 from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.data.batches import Batch, Example, Plan, chunks, to_device
 from inkstone.learn.objectives.loss import Objective
-from inkstone.learn.optim import Schedule, adamw, rate
+from inkstone.learn.optim import SCHEDULES, Schedule, adamw, rate
 from inkstone.learn.state import Checkpoints, State
 from inkstone.learn.watch import Watch
 
@@ -58,6 +58,30 @@ class TrainingOptions:
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
+        least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1}
+        problems = [
+            f"{name}={getattr(self, name)} must be at least {low}"
+            for name, low in least.items()
+            if not getattr(self, name) >= low
+        ]
+        problems += [
+            f"{name}={getattr(self, name)} must be above 0 and finite"
+            for name in ("epochs", "learning_rate", "clip_norm")
+            if not 0 < getattr(self, name) < math.inf
+        ]
+        problems += [
+            f"{name}={getattr(self, name)} must be below 1"
+            for name in ("smoothing", "beta2")
+            if getattr(self, name) >= 1
+        ]
+        if self.schedule not in SCHEDULES:
+            problems.append(not_known("schedule", self.schedule, SCHEDULES))
+        if self.seed >= 2**31:
+            problems.append(f"seed={self.seed} must be below {2**31}")
+        raise_all(ConfigError, "training options", problems)
 
 
 class Interrupted(InkstoneError):
@@ -91,8 +115,8 @@ def picks_bfloat16(precision: Precision, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())  # type: ignore[attr-defined, no-untyped-call]
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def train(
@@ -128,11 +152,11 @@ def train(
     checkpoints = Checkpoints(run)
     state = _begin(checkpoints, model, optimizer, fingerprint)
     every = options.validate_every or per_epoch
-    stopped = False
+    stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
     with Watch(run) as watch, progress(title, total) as bar, _interruptible() as interrupted:
         keeper = _Keeper(model, optimizer, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for batch in _batches(plan, examples, collate, state, total):
+        for batch in _batches(plan, examples, collate, state, state.step if stopped else total):
             keeper.step(objective, to_device(batch, device))
             if state.step % every == 0 or state.step == total:
                 stopped = keeper.validated(validate(model))
@@ -143,7 +167,10 @@ def train(
             if stopped:
                 break
     best = checkpoints.newest("best")
-    assert best is not None, "a finished run has a best checkpoint"
+    if best is None:
+        raise TrainingError(
+            f"{run / 'checkpoints'} has lost its best checkpoint. Remove {run} and begin again."
+        )
     checkpoints.load(best, model)
     model.eval()
     return Outcome(
@@ -162,6 +189,7 @@ def _begin(
 ) -> State:
     place = checkpoints.newest("last")
     if place is None:
+        checkpoints.sweep(0)
         return State(data=fingerprint)
     state = checkpoints.load(place, model, optimizer)
     if state.data != fingerprint:
@@ -169,7 +197,13 @@ def _begin(
             f"{place.parent.parent} was begun with other data or another configuration. "
             "Give the same ones to resume, or another output to begin anew."
         )
+    checkpoints.sweep(state.step)
     return state
+
+
+def out_of_patience(state: State, options: TrainingOptions) -> bool:
+    """Whether so many validations in a row brought no gain that it is time to stop."""
+    return bool(options.patience) and state.since_best >= options.patience
 
 
 def _batches(
@@ -265,6 +299,8 @@ class _Keeper:
     def validated(self, measures: dict[str, float]) -> bool:
         """Record a validation; keep the model when it is the best so far. True when it is time to stop."""
         state, metric = self.state, self.options.metric
+        if metric not in measures:
+            raise ConfigError(not_known("training.metric", metric, measures))
         value = -measures[metric] if metric == "loss" else measures[metric]
         point = {"step": float(state.step), "seconds": round(state.seconds, 1), "train_loss": state.loss}
         state.curve.append({**point, **{f"valid_{name}": v for name, v in measures.items()}})
@@ -275,7 +311,7 @@ class _Keeper:
         else:
             state.since_best += 1
         self._tick()
-        return bool(self.options.patience) and state.since_best >= self.options.patience
+        return out_of_patience(state, self.options)
 
     def due(self) -> bool:
         """Whether the last save is long enough ago."""

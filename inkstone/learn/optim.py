@@ -14,7 +14,8 @@ Schedule = Literal["cosine", "inverse-sqrt", "linear", "constant"]
 
 def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float, beta2: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019); only matrices decay, not biases, norms or embedding tables."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (decayed if parameter.dim() > 1 and "embedding" not in name else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

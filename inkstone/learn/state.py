@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inkstone.ground.errors import TrainingError
+from inkstone.ground.errors import OutputError, TrainingError
 from inkstone.ground.files import whole_folder, write_json
 from inkstone.ground.manifest import problems, read_json, seal
+from inkstone.ground.progress import say
 
 
 @dataclass(slots=True)
@@ -55,12 +57,17 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint of a kind ("last", "best") whole, then remove the earlier ones of that kind."""
         place = self.folder / f"{kind}-{state.step:08d}"
-        if place.exists():  # the same step, saved before
+        if place.exists() and not problems(place):  # the same step, saved before
             return
-        with whole_folder(place) as folder:
-            save_file(_tensors(model), folder / "model.safetensors")
-            if optimizer is not None:
-                save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
+        with whole_folder(place, replace=True) as folder:
+            try:
+                save_file(_tensors(model), folder / "model.safetensors")
+                if optimizer is not None:
+                    save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
+            except SafetensorError as error:
+                raise OutputError(
+                    f"cannot write {place}: {error}. Free some space, then resume; the checkpoint before it is intact."
+                ) from error
             write_json(folder / "state.json", asdict(state))
             seal(folder, {"kind": kind})
         for old in self.folder.glob(f"{kind}-*"):
@@ -70,9 +77,22 @@ class Checkpoints:
     def newest(self, kind: str) -> Path | None:
         """The latest checkpoint of a kind that is complete, or None."""
         for place in sorted(self.folder.glob(f"{kind}-*"), reverse=True):
-            if not problems(place):
+            wrong = problems(place)
+            if not wrong:
                 return place
+            say(f"{place} is damaged and is passed over: {'; '.join(wrong)}")
         return None
+
+    def sweep(self, step: int) -> None:
+        """Before a run goes on from a step: forget best checkpoints from after it, and what a kill left half written.
+
+        A best checkpoint is newer than the last one when the process died in between.
+        """
+        for best in self.folder.glob("best-*"):
+            if int(best.name.removeprefix("best-")) > step:
+                shutil.rmtree(best)
+        for left in self.folder.glob(".*.part"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def load(self, place: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
         """Put a checkpoint's weights (and the optimiser's moments) in place, and return where the run stood.
@@ -89,10 +109,6 @@ class Checkpoints:
         state = State(**read_json(place / "state.json"))
         if optimizer is not None:
             _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"))
-        # A best checkpoint may be newer than the last one when the process died in between: forget it.
-        for best in self.folder.glob("best-*"):
-            if optimizer is not None and int(best.name.removeprefix("best-")) > state.step:
-                shutil.rmtree(best)
         return state
 
 

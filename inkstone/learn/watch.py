@@ -17,14 +17,14 @@ class Watch:
 
         run.mkdir(parents=True, exist_ok=True)
         self._log = (run / "log.jsonl").open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run / "tensorboard"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record named numbers of a step."""
         self._log.write(json.dumps({"step": step, **values}) + "\n")
         self._log.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
         return self
@@ -32,5 +32,5 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
         self._log.close()
