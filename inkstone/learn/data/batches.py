@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,9 @@ def label_batch(
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch with its tensors on another device."""
     values = [getattr(batch, field.name) for field in fields(batch)]
-    return type(batch)(*(v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values))
+    kind: Any = type(batch)
+    moved: Batch = kind(*(v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values))
+    return moved
 
 
 class Plan:
