@@ -1,0 +1,329 @@
+"""The one Transformer: every axis, cached = uncached, batched = single, causal, and logits of independent models."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="models need torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from inkstone.model.config import ModelConfig  # noqa: E402
+from inkstone.model.dropout import Dropout  # noqa: E402
+from inkstone.model.transformer import Cache, LayerNorm, RMSNorm, Transformer, sinusoids  # noqa: E402
+
+SIZES: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "num_heads": 4, "feed_forward_size": 24}
+AXES: dict[str, tuple[Any, ...]] = {
+    "positions": ("learned", "sinusoidal", "rotary"),
+    "norm": ("layer", "rms"),
+    "norm_place": ("before", "after"),
+    "feed_forward": ("plain", "gated"),
+    "activation": ("relu", "gelu", "silu"),
+    "num_kv_heads": (4, 2, 1),
+    "tie_embeddings": (True, False),
+    "bias": (True, False),
+    "scale_embeddings": (True, False),
+}
+SHAPES = {"encoder": (2, 0), "decoder": (0, 2), "encoder-decoder": (2, 2)}
+
+
+def sampled_axes() -> list[dict[str, Any]]:
+    """Eighteen of the 3,456 combinations in which every pair of values of two axes occurs as often as chance has it,
+    and every value of each axis at least once."""
+    everything = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
+    chosen = random.Random(4).sample(everything, 18)
+    for axis, values in AXES.items():
+        assert {one[axis] for one in chosen} == set(values)
+    return chosen
+
+
+def named(axes: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in axes.values())
+
+
+def make(shape: str = "encoder-decoder", **overlay: Any) -> Transformer:
+    encoder, decoder = SHAPES[shape]
+    values = {
+        **SIZES, "num_kv_heads": 4, "shape": shape, "num_encoder_layers": encoder, "num_decoder_layers": decoder,
+        "max_positions": 32, "dropout": 0.0, **overlay,
+    }  # fmt: skip
+    model = Transformer(ModelConfig(**values), torch.Generator().manual_seed(1))
+    with torch.no_grad():  # biases and norms away from their zeros and ones, so that forgetting one shows
+        generator = torch.Generator().manual_seed(2)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(4, 40, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("axes", sampled_axes(), ids=named)
+class TestEveryAxis:
+    @torch.no_grad()
+    def test_cached_decoding_equals_uncached(self, axes: dict[str, Any]) -> None:
+        model = make(**axes)
+        source, target = ids(3, 7), ids(3, 9, seed=1)
+        source[1, 5:] = source[2, 2:] = 0
+        memory, mask = model.encode(source), model.visible(source)
+        whole = model.decode(target, memory, mask)
+        cache = Cache()
+        parts = [model.decode(target[:, :4], memory, mask, cache)]  # a prefix at once, then token by token
+        parts += [model.decode(target[:, place : place + 1], memory, mask, cache) for place in range(4, 9)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=2e-5, rtol=1e-4)
+        assert cache.length == 9
+
+    @torch.no_grad()
+    def test_batched_with_padding_equals_single(self, axes: dict[str, Any]) -> None:
+        model = make(**axes)
+        sources = [ids(1, n, seed=n) for n in (2, 9, 5)]
+        targets = [ids(1, n, seed=10 + n) for n in (6, 1, 3)]
+        source = torch.cat([F.pad(row, (0, 9 - row.shape[1])) for row in sources])
+        target = torch.cat([F.pad(row, (0, 6 - row.shape[1])) for row in targets])
+        together = model(source, target)
+        for number, (one, other) in enumerate(zip(sources, targets, strict=True)):
+            alone = model(one, other)[0]
+            torch.testing.assert_close(together[number, : len(alone)], alone, atol=2e-5, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_a_later_token_changes_nothing_before_it(self, axes: dict[str, Any]) -> None:
+        for model in (make(**axes), make("decoder", **axes)):
+            target = ids(2, 8)
+            changed = target.clone()
+            changed[:, 5] = (changed[:, 5] - 3) % 36 + 4
+            source = ids(2, 4, seed=3)
+            one, other = (
+                model(source, t) if model.config.has_encoder else model(t) for t in (target, changed)
+            )
+            torch.testing.assert_close(one[:, :5], other[:, :5], atol=0, rtol=0)
+            assert not torch.allclose(one[:, 5:], other[:, 5:])
+
+    def test_gradients_reach_every_parameter(self, axes: dict[str, Any]) -> None:
+        for shape in SHAPES:
+            model = make(shape, **{**axes, **({"num_labels": 3} if shape == "encoder" else {})}).train()
+            out = model(ids(2, 32), ids(2, 32, seed=1)) if shape == "encoder-decoder" else model(ids(2, 32))
+            (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
+            without = [
+                name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+            ]
+            assert without == []
+
+    @torch.no_grad()
+    def test_one_token_at_a_time_a_decoder_says_the_same(self, axes: dict[str, Any]) -> None:
+        model, cache = make("decoder", **axes), Cache()
+        target = ids(2, 6)
+        parts = [model.decode(target[:, place : place + 1], cache=cache) for place in range(6)]
+        torch.testing.assert_close(model.logits(torch.cat(parts, 1)), model(target), atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_cache_follows_its_rows_when_they_move() -> None:
+    model = make()
+    source, target = ids(3, 5), ids(3, 6, seed=1)
+    memory, mask = model.encode(source), model.visible(source)
+    cache = Cache()
+    model.decode(target[:, :4], memory, mask, cache)
+    rows = torch.tensor([2, 0, 2])
+    cache.reorder(rows)
+    moved = model.decode(target[rows][:, 4:5], memory[rows], mask[rows], cache)
+    torch.testing.assert_close(
+        moved, model.decode(target[rows][:, :5], memory[rows], mask[rows])[:, 4:], atol=2e-5, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_order_of_words_matters_with_every_kind_of_positions() -> None:
+    for positions in AXES["positions"]:
+        model = make("encoder", positions=positions)
+        source = ids(1, 6)
+        flipped = model.pool(model.encode(source.flip(1)), source)
+        assert not torch.allclose(model.pool(model.encode(source), source), flipped, atol=1e-4), positions
+
+
+@torch.no_grad()
+def test_mean_pooling_leaves_padding_out_and_first_takes_the_first() -> None:
+    states = torch.randn(2, 4, 16)
+    source = torch.tensor([[5, 6, 0, 0], [5, 6, 7, 8]])
+    mean = make("encoder", pooling="mean").pool(states, source)
+    torch.testing.assert_close(mean, torch.stack([states[0, :2].mean(0), states[1].mean(0)]))
+    torch.testing.assert_close(make("encoder", pooling="first").pool(states, source), states[:, 0])
+
+
+def test_the_same_generator_gives_the_same_weights_and_another_gives_others() -> None:
+    def drawn(seed: int) -> torch.Tensor:
+        config = make().config
+        return torch.cat(
+            [p.flatten() for p in Transformer(config, torch.Generator().manual_seed(seed)).parameters()]
+        )
+
+    assert torch.equal(drawn(5), drawn(5))
+    assert not torch.equal(drawn(5), drawn(6))
+
+
+class TestNorms:
+    x = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0)) * 3 + 1
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_rms_norm_is_that_of_torch(self, dtype: torch.dtype) -> None:
+        mine, theirs = RMSNorm(16, 1e-5), torch.nn.RMSNorm(16, eps=1e-5)
+        with torch.no_grad():
+            theirs.weight.copy_(mine.weight.uniform_(0.5, 2))
+        out = mine(self.x.to(dtype))
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.float(), theirs(self.x.to(dtype).float()).to(dtype).float())
+
+    def test_layer_norm_is_that_of_torch_and_keeps_the_type(self) -> None:
+        mine, theirs = LayerNorm(16, 1e-5), torch.nn.LayerNorm(16, eps=1e-5)
+        torch.testing.assert_close(mine(self.x), theirs(self.x))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert mine(self.x.bfloat16()).dtype == torch.bfloat16
+
+
+class TestDropout:
+    def test_it_drops_its_share_and_keeps_the_mean(self) -> None:
+        for probability in (0.1, 0.3, 0.5):
+            torch.manual_seed(1)
+            out = Dropout(probability).train()(torch.ones(1000, 500))
+            dropped = float((out == 0).float().mean())
+            assert (
+                abs(dropped - round(probability * 256) / 256) < 0.005
+            )  # six standard deviations of 500,000 draws
+            assert abs(float(out.mean()) - 1) < 0.01
+            assert out.unique().numel() == 2
+
+    def test_torch_s_seed_decides_the_mask(self) -> None:
+        thin, x = Dropout(0.3).train(), torch.ones(50, 50)
+        torch.manual_seed(7)
+        first, second = thin(x), thin(x)
+        torch.manual_seed(7)
+        assert torch.equal(thin(x), first)
+        assert not torch.equal(second, first)
+
+    def test_its_gradient_is_its_mask(self) -> None:
+        x = torch.randn(40, 40, requires_grad=True)
+        out = Dropout(0.25).train()(x)
+        slope = torch.randn(40, 40)
+        out.backward(slope)
+        torch.testing.assert_close(x.grad, slope * (out / x).detach())
+
+    def test_it_does_nothing_when_evaluating_or_at_zero(self) -> None:
+        x = torch.randn(4, 4)
+        assert Dropout(0.5).eval()(x) is x
+        assert Dropout(0.0).train()(x) is x
+
+
+def test_sinusoids_turn_at_rates_from_1_to_a_ten_thousandth() -> None:
+    table = sinusoids(50, 16)
+    for position, pair in itertools.product((0, 1, 7, 49), range(8)):
+        angle = position * 10_000.0 ** (-pair / 7)
+        assert table[position, pair] == pytest.approx(math.sin(angle), abs=1e-5)
+        assert table[position, 8 + pair] == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def copied(pairs: dict[str, torch.Tensor], model: Transformer) -> Transformer:
+    """The model with these weights, all of them, nothing else."""
+    model.load_state_dict(pairs)
+    return model
+
+
+@torch.no_grad()
+def test_llama_logits() -> None:
+    """Rotary positions (halves), RMS norm, gated SiLU, grouped heads: logits of an independent implementation."""
+    transformers = pytest.importorskip(
+        "transformers", reason="the reference is transformers; install the dev extra"
+    )
+    torch.manual_seed(3)
+    llama = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=40, hidden_size=16, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24,
+            num_hidden_layers=2, max_position_embeddings=32, rms_norm_eps=1e-5, tie_word_embeddings=False,
+            initializer_range=0.3, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        )
+    ).eval()  # fmt: skip
+    theirs = llama.state_dict()
+    weights = {
+        "embedding.weight": theirs["model.embed_tokens.weight"],
+        "decoder_norm.weight": theirs["model.norm.weight"],
+        "output.weight": theirs["lm_head.weight"],
+    }
+    for layer in range(2):
+        there, here = f"model.layers.{layer}", f"decoder.{layer}"
+        attention, feed_forward = f"{there}.self_attn", f"{there}.mlp"
+        weights |= {
+            f"{here}.attention.query_key_value.weight": torch.cat(
+                [theirs[f"{attention}.{part}_proj.weight"] for part in "qkv"]
+            ),
+            f"{here}.attention.output.weight": theirs[f"{attention}.o_proj.weight"],
+            f"{here}.attention_norm.weight": theirs[f"{there}.input_layernorm.weight"],
+            f"{here}.feed_forward.up.weight": torch.cat(
+                [theirs[f"{feed_forward}.{part}_proj.weight"] for part in ("gate", "up")]
+            ),
+            f"{here}.feed_forward.down.weight": theirs[f"{feed_forward}.down_proj.weight"],
+            f"{here}.feed_forward_norm.weight": theirs[f"{there}.post_attention_layernorm.weight"],
+        }
+    mine = copied(weights, make("decoder", norm="rms", num_kv_heads=2, tie_embeddings=False))
+    tokens = ids(3, 20)
+    torch.testing.assert_close(mine(tokens), llama(tokens).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_marian_logits() -> None:
+    """The classic encoder-decoder: layer norm after the sum, plain ReLU, biases, scaled tied embeddings.
+
+    Marian's sinusoids go by 10000^(2i/D) as the paper prints them, ours by 10000^(i/(D/2-1)) as its authors programmed
+    them (tensor2tensor, fairseq), so Marian's table stands in as a learned one here.
+    """
+    transformers = pytest.importorskip(
+        "transformers", reason="the reference is transformers; install the dev extra"
+    )
+    torch.manual_seed(4)
+    marian = transformers.MarianMTModel(
+        transformers.MarianConfig(
+            vocab_size=40, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32,
+            activation_function="relu", scale_embedding=True, init_std=0.3, pad_token_id=0, eos_token_id=3,
+            decoder_start_token_id=2, dropout=0.0,
+        )
+    ).eval()  # fmt: skip
+    theirs = marian.state_dict()
+    weights = {
+        "embedding.weight": theirs["model.shared.weight"],
+        "position_embedding.weight": marian.get_encoder().embed_positions.weight,
+    }
+    for side, layer, kind in itertools.product(("encoder", "decoder"), range(2), ("weight", "bias")):
+        there, here = f"model.{side}.layers.{layer}", f"{side}.{layer}"
+
+        def joined(attention: str, parts: str, there: str = there, kind: str = kind) -> torch.Tensor:
+            return torch.cat([theirs[f"{there}.{attention}.{part}_proj.{kind}"] for part in parts])
+
+        weights |= {
+            f"{here}.attention.query_key_value.{kind}": joined("self_attn", "qkv"),
+            f"{here}.attention.output.{kind}": theirs[f"{there}.self_attn.out_proj.{kind}"],
+            f"{here}.attention_norm.{kind}": theirs[f"{there}.self_attn_layer_norm.{kind}"],
+            f"{here}.feed_forward.up.{kind}": theirs[f"{there}.fc1.{kind}"],
+            f"{here}.feed_forward.down.{kind}": theirs[f"{there}.fc2.{kind}"],
+            f"{here}.feed_forward_norm.{kind}": theirs[f"{there}.final_layer_norm.{kind}"],
+        }
+        if side == "decoder":
+            weights |= {
+                f"{here}.memory_attention.query.{kind}": joined("encoder_attn", "q"),
+                f"{here}.memory_attention.key_value.{kind}": joined("encoder_attn", "kv"),
+                f"{here}.memory_attention.output.{kind}": theirs[f"{there}.encoder_attn.out_proj.{kind}"],
+                f"{here}.memory_norm.{kind}": theirs[f"{there}.encoder_attn_layer_norm.{kind}"],
+            }
+    classic = make(
+        positions="learned", norm_place="after", feed_forward="plain", activation="relu", bias=True,
+        scale_embeddings=True,
+    )  # fmt: skip
+    mine = copied(weights, classic)
+    source, target = ids(3, 12), ids(3, 9, seed=1)
+    source[1, 7:] = 0
+    wanted = marian(input_ids=source, attention_mask=source != 0, decoder_input_ids=target).logits
+    torch.testing.assert_close(mine(source, target), wanted - marian.final_logits_bias, atol=1e-4, rtol=1e-4)
