@@ -68,7 +68,9 @@ def whole_file(path: str | Path, *, compress: bool = False) -> Iterator[IO[bytes
     import gzip
 
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    with explained(path):
+        is_device = path.exists() and not path.is_file() and not path.is_dir()
+    if is_device:
         with (
             explained(path),
             path.open("wb") as out,
@@ -127,9 +129,9 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     Raises OutputError when the place cannot be written, also for what fails inside the block for want of space.
     """
     path = Path(path)
-    if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(f"{path} already exists. Choose a new name, or remove it first.")
     with explained(path):
+        if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise OutputError(f"{path} already exists. Choose a new name, or remove it first.")
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
     try:
