@@ -10,7 +10,7 @@ from inkstone.generate.engine import GenerationOptions, Hypothesis
 from inkstone.ground.errors import BundleError, require
 from inkstone.text.tokenizer import EOS, Tokenizer
 
-TOKENS_PER_BATCH = 2048
+TOKENS_PER_BATCH = 4096  # hypotheses x tokens: with a beam of 8, 512 source tokens at once
 
 
 class CTranslate2Engine:
@@ -49,7 +49,7 @@ class CTranslate2Engine:
                 length_penalty=options.length_penalty,
                 max_decoding_length=limit,
                 max_input_length=0,
-                max_batch_size=TOKENS_PER_BATCH,
+                max_batch_size=max(256, TOKENS_PER_BATCH // options.beam_size),
                 batch_type="tokens",
                 return_scores=True,
                 return_end_token=True,
