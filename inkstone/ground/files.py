@@ -28,6 +28,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only. Choose a place that may be written to",
     errno.ENOENT: "the folder does not exist. Create it first",
     errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another path",
+    errno.EEXIST: "a part of the path is a file, not a folder. Choose another path",
     errno.EISDIR: "this is a folder. Give the name of a file",
     errno.ENOTEMPTY: "the folder is not empty. Choose a new name, or remove the folder first",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
@@ -43,7 +44,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and path.parent not in Path(os.fsdecode(error.filename)).parents:
+        named = path if error.filename is None else Path(os.fsdecode(error.filename))
+        if path.parent not in named.parents and named not in path.parents:
             raise  # somebody else's file
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"cannot write {path}: {reason}.") from error
