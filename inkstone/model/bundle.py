@@ -111,8 +111,16 @@ def new_bundle(path: str | Path, description: Mapping[str, Any], made: Mapping[s
     """
     with whole_folder(path) as folder:
         yield folder
-        write_json(folder / DESCRIPTION, {"format": FORMAT, **description})
-        seal(folder, made)
+        describe(folder, description, made)
+
+
+def describe(folder: Path, description: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Write the description and the manifest of a folder; from then on `open_bundle` opens it.
+
+    `new_bundle` does so at its end. A recipe that measures its model does it before, to measure what will be served.
+    """
+    write_json(folder / DESCRIPTION, {"format": FORMAT, **description})
+    seal(folder, made)
 
 
 def _place(where: str | Path) -> Path:

@@ -111,6 +111,11 @@ def both(pairs: Sequence[Pair], directions: Sequence[tuple[str, str]]) -> list[P
     return [turned for pair in pairs for turned in (pair, pair.reversed())]
 
 
+def turned(pairs: Sequence[Pair], target: str) -> list[Pair]:
+    """The pairs so that they lead into this language."""
+    return [pair if pair.target_language == target else pair.reversed() for pair in pairs]
+
+
 def evenly(items: Sequence[Any], most: int) -> list[Any]:
     """At most so many of the items, taken evenly from all over."""
     return [items[n * len(items) // most] for n in range(most)] if len(items) > most else list(items)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inkstone.apps.translate import Translator
+from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
-from inkstone.ground.records import Pair
-from inkstone.recipes.pairs import Corpus, both, evenly
+from inkstone.recipes.pairs import Corpus, both, evenly, turned
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
@@ -42,7 +43,7 @@ def finish(
 
     from inkstone.generate.torch_engine import TorchEngine
     from inkstone.judge.report import ReportCard
-    from inkstone.model.bundle import new_bundle
+    from inkstone.model.bundle import describe, new_bundle
     from inkstone.model.checkpoint import save_transformer
 
     description = {
@@ -53,14 +54,15 @@ def finish(
         "comfortable_tokens": int(np.percentile([len(example.source) for example in examples], 90)),
         "beam_size": recipe.beam_size,
     }
-    with new_bundle(out, description, _made(recipe, examples)) as folder:
+    made = _made(recipe, examples)
+    with new_bundle(out, description, made) as folder:
         save_transformer(model, folder, dtype=getattr(torch, recipe.weights))
         tokenizer.save(folder / "tokenizer.json")
         certificate = _ship(recipe, folder, TorchEngine.load(folder), tokenizer, corpus, directions)
-        say(
-            f"engine {certificate.engine}: float32 export identical on {certificate.float32_identical} of {certificate.sentences}"
-        )
-        results, samples = _judged(recipe, folder, certificate.engine, tokenizer, corpus, directions)
+        identical = f"{certificate.float32_identical} of {certificate.sentences}"
+        say(f"engine {certificate.engine}: float32 export identical on {identical} sentences")
+        describe(folder, description, made)
+        results, samples = _judged(recipe, Translator(folder), corpus, directions)
         card = ReportCard(
             name=recipe.name,
             task="translate",
@@ -117,64 +119,53 @@ def _ship(
 
 
 def _judged(
-    recipe: TranslateRecipe,
-    folder: Path,
-    engine: str,
-    tokenizer: Tokenizer,
-    corpus: Corpus,
-    directions: Sequence[Direction],
+    recipe: TranslateRecipe, translator: Translator, corpus: Corpus, directions: Sequence[Direction]
 ) -> tuple[list[Any], list[Any]]:
-    """Each test set in each direction, by the served engine, beside the baselines."""
-    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
-    from inkstone.generate.engine import GenerationOptions
+    """Each test set in each direction, translated as it will be served, beside the baselines."""
     from inkstone.judge.baselines import translation_baselines
     from inkstone.judge.evaluate import judge_translations, signatures, translation_tallies
     from inkstone.judge.facts import Result, Sample
 
-    served = CTranslate2Engine(folder / engine, tokenizer)
     options = GenerationOptions(beam_size=recipe.beam_size)
     results, samples = [], []
-    for direction in directions:
-        training = _turned(corpus.train, direction)
-        tests = {name: _turned(pairs, direction) for name, pairs in corpus.tests.items()}
+    for source, target in directions:
+        say(f"baselines {source}-{target}: copy and dictionary")
+        tests = {name: turned(pairs, target) for name, pairs in corpus.tests.items()}
         everything = [pair.source for pairs in tests.values() for pair in pairs]
-        say(f"baselines {direction[0]}-{direction[1]}: copy and dictionary")
-        baselines = translation_baselines(training, everything, tokenised=recipe.bleu == "none")
+        baselines = translation_baselines(
+            turned(corpus.train, target), everything, tokenised=recipe.bleu == "none"
+        )
         start = 0
         for name, pairs in tests.items():
-            say(f"testing on {name} {direction[0]}-{direction[1]}, {len(pairs):,} sentences")
-            sources = translation_sources(tokenizer, [pair.source for pair in pairs], direction[1])
-            outputs = tokenizer.decode_batch([found[0].ids for found in served.generate(sources, options)])
-            references = [pair.target for pair in pairs]
-            how: dict[str, Any] = {"target_language": direction[1], "tokenize": recipe.bleu}
+            say(f"testing on {name} {source}-{target}, {len(pairs):,} sentences")
+            found = translator.translate([p.source for p in pairs], to=target, source=source, options=options)
+            outputs, references = [one.translation for one in found], [pair.target for pair in pairs]
+            how: dict[str, Any] = {"target_language": target, "tokenize": recipe.bleu}
             end = start + len(pairs)
+            beside = {
+                baseline: judge_translations(
+                    texts[start:end], references, rng=np.random.default_rng(0), **how
+                )
+                for baseline, texts in baselines.items()
+            }
             results.append(
                 Result(
                     test_set=name,
                     n=len(pairs),
                     metrics=judge_translations(outputs, references, rng=np.random.default_rng(0), **how),
-                    baselines={
-                        baseline: judge_translations(
-                            texts[start:end], references, rng=np.random.default_rng(0), **how
-                        )
-                        for baseline, texts in baselines.items()
-                    },
-                    direction=f"{direction[0]}-{direction[1]}",
+                    baselines=beside,
+                    direction=f"{source}-{target}",
                     signatures=signatures(translation_tallies(outputs, references, **how)),
                 )
             )
             samples += [
-                Sample(pair.source, pair.target, output, f"{direction[0]}-{direction[1]}")
+                Sample(pair.source, pair.target, output, f"{source}-{target}")
                 for pair, output in list(zip(pairs, outputs, strict=True))[
                     : SAMPLES if len(tests) == 1 else 2
                 ]
             ]
             start = end
     return results, samples
-
-
-def _turned(pairs: Sequence[Pair], direction: Direction) -> list[Pair]:
-    return [pair if pair.target_language == direction[1] else pair.reversed() for pair in pairs]
 
 
 def _values(metrics: Any) -> dict[str, float]:
