@@ -143,6 +143,7 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             staging.chmod(0o777 & ~_umask())
             for file in sorted(staging.rglob("*")):
                 if file.is_file():
+                    file.chmod(0o666 & ~_umask())  # some libraries write for the owner alone
                     with file.open("rb") as handle:
                         os.fsync(handle.fileno())
             for folder in [*(f for f in staging.rglob("*") if f.is_dir()), staging]:
