@@ -96,13 +96,23 @@ def build(kind: type[T], values: Mapping[str, Any], title: str) -> T:
         record = TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         problems += [
-            f"{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {problem['msg']}"
+            f"{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {_plainly(problem['msg'])}"
             if problem["type"] != "missing"
             else f"{'.'.join(str(part) for part in problem['loc'])} is missing"
             for problem in error.errors()
         ]
     raise_all(ConfigError, title, problems)
     return record
+
+
+def _plainly(message: str) -> str:
+    """What pydantic calls by Python's names, in those of YAML."""
+    for theirs, ours in (
+        ("valid tuple", "list, such as [a, b]"),
+        ("valid dictionary", "mapping, such as {a: b}"),
+    ):
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _unknown(kind: Any, values: Mapping[str, Any], where: str) -> list[str]:

@@ -44,11 +44,16 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = path if error.filename is None else Path(os.fsdecode(error.filename))
-        if path.parent not in named.parents and named not in path.parents:
+        place = _absolute(path)  # tempfile names files absolutely where the caller did not
+        named = place if error.filename is None else _absolute(os.fsdecode(error.filename))
+        if place.parent not in named.parents and named not in place.parents:
             raise  # somebody else's file
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"cannot write {path}: {reason}.") from error
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow the link that is to be replaced
 
 
 def _flush_folder(folder: Path) -> None:
