@@ -144,4 +144,17 @@ def _description_problems(description: Mapping[str, Any]) -> list[str]:
     languages = description.get("languages")
     if not isinstance(languages, list) or not all(isinstance(code, str) for code in languages):
         problems.append("languages must be a list of language codes")
+    wanted = {"translate": ("directions", _is_direction, "pairs of language codes"),
+              "classify": ("labels", lambda label: isinstance(label, str), "names")}  # fmt: skip
+    for field, fits, what in [wanted[description["task"]]] if description.get("task") in TASKS else []:
+        found = description.get(field)
+        if not isinstance(found, list) or not found or not all(map(fits, found)):
+            problems.append(f"{field} must be a list of {what}")
+    for field in ("comfortable_tokens", "beam_size"):
+        if not isinstance(value := description.get(field, 1), int) or value < 1:
+            problems.append(f"{field}={value!r} must be a whole number above 0")
     return problems
+
+
+def _is_direction(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(code, str) for code in value)

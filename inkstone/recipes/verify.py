@@ -1,7 +1,7 @@
 """Verify a bundle: every file is the one that was written, and the engine still answers as it was certified to.
 
-    hashes -> description -> configuration and tokenizer agree -> probes: the served engine gives the certified output
-    -> with torch: a float32 export of the checkpoint gives greedily what the checkpoint gives
+hashes -> description -> configuration and tokenizer agree -> probes: the served engine gives the certified output
+-> with torch: a float32 export of the checkpoint gives greedily what the checkpoint gives
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from inkstone.ground.errors import InkstoneError
+from inkstone.ground.errors import BundleError, InkstoneError
 from inkstone.ground.manifest import check, read_json
 from inkstone.model.bundle import Bundle, open_bundle
 
@@ -29,7 +29,11 @@ class Check:
 
 def verify(folder: Path) -> Iterator[Check]:
     """Look at everything in turn; what follows from a failed check is not tried."""
-    problems = [problem for _, problem in check(folder) if problem] if folder.is_dir() else [f"{folder} is no folder"]
+    problems = (
+        [problem for _, problem in check(folder) if problem]
+        if folder.is_dir()
+        else [f"{folder} is no folder"]
+    )
     files = sum(1 for _ in check(folder)) if not problems else 0
     yield Check("files", not problems, "; ".join(problems) or f"{files} files are as their sha256 says")
     if problems:
@@ -40,7 +44,10 @@ def verify(folder: Path) -> Iterator[Check]:
         yield Check("description", False, str(error))
         return
     yield Check("description", True, f"{bundle.name}: {bundle.task}, {', '.join(bundle.languages)}")
-    checks: dict[str, Callable[[Bundle], Iterator[Check]]] = {"translate": _translator, "classify": _classifier}
+    checks: dict[str, Callable[[Bundle], Iterator[Check]]] = {
+        "translate": _translator,
+        "classify": _classifier,
+    }
     try:
         yield from checks[bundle.task](bundle)
     except InkstoneError as error:
@@ -52,12 +59,13 @@ def _translator(bundle: Bundle) -> Iterator[Check]:
     from inkstone.ship.parity import CERTIFICATE, GREEDY
 
     translator = Translator(bundle.path)
-    yield Check("engine", True, f"{translator.engine.name} opens; vocabulary {translator.tokenizer.vocab_size:,}")
-    certificate = read_json(bundle.path / CERTIFICATE)
-    probes: list[dict[str, Any]] = certificate["probes"]
+    yield Check(
+        "engine", True, f"{translator.engine.name} opens; vocabulary {translator.tokenizer.vocab_size:,}"
+    )
+    probes = _probes(read_json(bundle.path / CERTIFICATE), translator.tokenizer.vocab_size)
     found = translator.engine.generate([probe["source"] for probe in probes], GREEDY)
     changed = [
-        probe["probe"]
+        str(probe.get("probe"))
         for probe, hypotheses in zip(probes, found, strict=True)
         if list(hypotheses[0].ids) != probe["output"]
     ]
@@ -65,6 +73,17 @@ def _translator(bundle: Bundle) -> Iterator[Check]:
     yield Check("certified output", not changed, detail)
     if find_spec("torch"):
         yield _float32_parity(bundle, translator.tokenizer, [probe["source"] for probe in probes])
+
+
+def _probes(certificate: dict[str, Any], vocab_size: int) -> list[dict[str, Any]]:
+    """The certified inputs and outputs. Raises BundleError when the certificate holds none that can be run."""
+    found = certificate.get("probes")
+    probes = [probe for probe in found if isinstance(probe, dict)] if isinstance(found, list) else []
+    ids = [probe.get(side) for probe in probes for side in ("source", "output")]
+    known = range(vocab_size)
+    if not ids or not all(isinstance(row, list) and all(number in known for number in row) for row in ids):
+        raise BundleError("the parity certificate holds no probes that can be run. Train the model again.")
+    return probes
 
 
 def _float32_parity(bundle: Bundle, tokenizer: Any, sources: list[list[int]]) -> Check:
@@ -78,7 +97,9 @@ def _float32_parity(bundle: Bundle, tokenizer: Any, sources: list[list[int]]) ->
         exact = export_ctranslate2(bundle.path, Path(scratch) / "float32", quantization="float32")
         got = [found[0].ids for found in CTranslate2Engine(exact, tokenizer).generate(sources, GREEDY)]
     same = sum(a == b for a, b in zip(expected, got, strict=True))
-    return Check("float32 parity", same == len(sources), f"{same} of {len(sources)} probes identical to torch")
+    return Check(
+        "float32 parity", same == len(sources), f"{same} of {len(sources)} probes identical to torch"
+    )
 
 
 def _classifier(bundle: Bundle) -> Iterator[Check]:
@@ -87,4 +108,6 @@ def _classifier(bundle: Bundle) -> Iterator[Check]:
     classifier = Classifier(bundle.path)
     found = classifier.predict(["hello", "你好"])
     valid = all(set(one.scores) <= set(bundle.description["labels"]) for one in found)
-    yield Check("engine", valid, f"opens and gives probabilities over {len(bundle.description['labels'])} labels")
+    yield Check(
+        "engine", valid, f"opens and gives probabilities over {len(bundle.description['labels'])} labels"
+    )
