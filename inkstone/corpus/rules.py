@@ -41,14 +41,17 @@ class Settings:
     held_out: frozenset[str] = frozenset()  # keys of the test set: see `held_out_keys`
 
     def __post_init__(self) -> None:
-        if self.min_chars < 0 or (self.max_chars is not None and self.min_chars > self.max_chars):
+        for name in ("min_chars", "min_tokens", "max_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} is below 0. Give 0 or more.")
+        if self.max_chars is not None and self.min_chars > self.max_chars:
             raise ConfigError(
                 f"min_chars={self.min_chars}, max_chars={self.max_chars} leave nothing between."
             )
         if self.max_tokens and self.min_tokens > self.max_tokens:
             raise ConfigError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}.")
-        if self.max_ratio < 1:
-            raise ConfigError(f"max_ratio={self.max_ratio} is less than 1. Give at least 1.")
+        if not self.max_ratio >= 1:  # nan is not
+            raise ConfigError(f"max_ratio={self.max_ratio} is not 1 or more. Give at least 1.")
         for name in ("language_confidence", "near_similarity"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(

@@ -216,6 +216,7 @@ def _check_specials(names: Sequence[str], kind: Kind) -> None:
     if repeated:
         raise ConfigError(f"special tokens are named twice: {', '.join(repeated)}. Give each once.")
     for name in names:
+        _refuse_surrogates(name)
         if not name or name in BYTES or len(_cut(kind).pre_tokenize_str(name)) < 2:
             raise ConfigError(
                 f'"{name}" cannot be a special token: ordinary text could become it. '
