@@ -1,14 +1,18 @@
 """The command line: one file per verb. Verbs are loaded when they are called, so that `inkstone --help` is instant.
 
 `main` is the door: it prints an InkstoneError as one message (exit code 2), lets everything else show its traceback
-(exit code 1), and answers Ctrl-C with 130.
+(exit code 1), answers Ctrl-C with 130, and says when the disk behind its output is full.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -22,12 +26,18 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "classify": ("classify", "classify", "Label texts."),
     "train": ("train", "app", "Train a translator or a classifier on your own data."),
     "evaluate": ("evaluate", "evaluate", "Measure a model, and compare it with another."),
-    "verify": ("verify", "verify", "Check every file of a model, and that its engine still answers as certified."),
+    "verify": (
+        "verify",
+        "verify",
+        "Check every file of a model, and that its engine still answers as certified.",
+    ),
     "serve": ("serve", "serve", "Serve models over HTTP, with the workbench."),
     "corpus": ("corpus", "app", "Clean a corpus."),
     "tokenizer": ("tokenizer", "app", "Train a tokenizer, or look at one."),
     "doctor": ("doctor", "doctor", "Check this installation."),
 }
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _LazyGroup(typer.core.TyperGroup):
@@ -85,20 +95,52 @@ def print_json(document: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # our texts are UTF-8, whatever the locale; no file name is unprintable
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = _run(arguments)
+        if sys.stdout is not None:  # it was closed by who called us
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, *_FULL):
+            raise
+        _stop_output()
+        if (
+            error.errno == errno.EPIPE
+        ):  # the reader of our output went away, as `head` does: no fault, nothing to say
+            return 128 + 13  # what a shell shows for a program ended by SIGPIPE
+        where = error.filename or "the output"
+        print(
+            f"inkstone: cannot write {where}: the disk is full. Free some space and run it again.",
+            file=sys.stderr,
+        )
+        return 2
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(args=arguments, prog_name="inkstone", standalone_mode=False)
     except InkstoneError as error:
         print(f"inkstone: {error}", file=sys.stderr)
         return 130 if type(error).__name__ == "Interrupted" else 2
     except KeyboardInterrupt:
-        print("inkstone: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output went away
-        sys.stderr.close()
-        return 1
+        code = 130
+    except SystemExit as error:  # typer ends the program itself when our output's reader went away
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output went away") from error
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage of an option, said by typer
             error.show()
             return int(error.exit_code)
         raise
+    if code == 130:  # typer makes this of Ctrl-C
+        print("inkstone: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _stop_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not complain about it when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]

@@ -15,9 +15,11 @@ def verify(
 ) -> None:
     """Check every file of a model, and that its engine still answers as certified."""
     from inkstone.cli import print_json
-    from inkstone.model.bundle import BUNDLED
+    from inkstone.model.bundle import BUNDLED, open_bundle
     from inkstone.recipes.verify import verify as run
 
+    if not Path(bundle).is_dir():
+        open_bundle(bundle)  # which says what is wrong, unless it is the name of a bundled model
     path = Path(bundle) if Path(bundle).exists() or not (BUNDLED / bundle).exists() else BUNDLED / bundle
     checks = list(run(path))
     passed = all(check.passed for check in checks)

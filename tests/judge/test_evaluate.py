@@ -71,6 +71,8 @@ def applications(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_bundle(path: Path, task: str) -> Path:
     description: dict[str, Any] = {"name": path.name, "task": task, "languages": ["de", "en"]}
+    if task == "translate":
+        description |= {"directions": [["en", "de"], ["de", "en"]]}
     if task == "classify":
         description |= {"labels": ["good", "bad", "strange"], "multi_label": False, "out_of_scope": "strange"}
     with new_bundle(path, description, {}):
