@@ -27,6 +27,7 @@ from inkstone.text.tokenizer import Tokenizer
 
 Direction = tuple[str, str]
 _CLAUSE = re.compile(r"(?<=[,;:，；：、])")
+MOST_THREADS = 256
 _SPACELESS = ("zh", "ja", "th")
 
 
@@ -100,9 +101,12 @@ class Translator:
             for piece in self._pieces(number, text, target)
         ]
         found = self._run(pieces, options)
+        of_text: list[list[tuple[_Piece, list[Hypothesis]]]] = [[] for _ in texts]
+        for piece, hypotheses in zip(pieces, found, strict=True):
+            of_text[piece.text_number].append((piece, hypotheses))
         return [
-            self._assemble(text, direction, [(p, f) for p, f in zip(pieces, found, strict=True) if p.text_number == number])
-            for number, (text, direction) in enumerate(zip(texts, directions, strict=True))
+            self._assemble(text, direction, its)
+            for text, direction, its in zip(texts, directions, of_text, strict=True)
         ]
 
     def direction(self, text: str, *, to: str | None = None, source: str | None = None) -> Direction:
@@ -196,6 +200,8 @@ class Translator:
 
 def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> Engine:
     """The engine of this kind for a bundle. Raises BundleError when the bundle has none."""
+    if not 0 <= threads <= MOST_THREADS:  # a negative number is a crash in CTranslate2, and so is a huge one
+        raise ConfigError(f"threads={threads} is not between 0 (all cores) and {MOST_THREADS}.")
     if kind == "torch":
         from inkstone.ground.errors import require
 
@@ -212,7 +218,9 @@ def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> 
         raise BundleError(f"{folder} holds no CTranslate2 engine. Train it again, or use engine=torch.")
     vocabulary = read_json(folder / "config.json").get("vocab_size")
     if vocabulary != tokenizer.vocab_size:
-        raise BundleError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}.")
+        raise BundleError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}."
+        )
     return CTranslate2Engine(exported[0], tokenizer, threads=threads)
 
 

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
+from inkstone.corpus.lines import LINE_LIMIT
 from inkstone.ground.errors import ConfigError, DataError
 
 
 def translate(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to translate; - reads standard input.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts to translate; - reads standard input.")
+    ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Target language code, such as en.")] = None,
-    source: Annotated[str | None, typer.Option("--from", help="Source language code. Default: told by the text.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Source language code. Default: told by the text.")
+    ] = None,
     model: Annotated[str, typer.Option(help="A model folder, or the name of a bundled model.")] = "zh-en",
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Translate a text file line by line.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the translations here, a line each.")] = None,
-    beam_size: Annotated[int | None, typer.Option(help="Width of the search; 1 is greedy.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Translate a text file line by line.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the translations here, a line each.")
+    ] = None,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Width of the search; 1 is greedy.")
+    ] = None,
     length_penalty: Annotated[float, typer.Option(help="Above 1 favours longer translations.")] = 1.0,
-    alternatives: Annotated[int, typer.Option(help="How many translations to give of each text.")] = 1,
+    alternatives: Annotated[
+        int, typer.Option(min=1, max=64, help="How many translations to give of each text.")
+    ] = 1,
     engine: Annotated[str, typer.Option(help="ctranslate2 or torch.")] = "ctranslate2",
-    threads: Annotated[int, typer.Option(help="0 takes all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="0 takes all cores.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Translate texts or files. Lines stay lines, blank ones blank."""
@@ -31,6 +44,8 @@ def translate(
     from inkstone.generate.engine import GenerationOptions
     from inkstone.ground.files import write_text
 
+    if file is not None and out is not None and out.exists() and file.exists() and out.samefile(file):
+        raise ConfigError(f"{out} is also the input. Choose another name for the output.")
     wanted = _texts(texts or [], file)
     translator = Translator(model, engine=engine, threads=threads)  # type: ignore[arg-type]
     width = beam_size or max(alternatives, int(translator.bundle.description.get("beam_size", 4)))
@@ -62,18 +77,33 @@ def _texts(texts: list[str], file: Path | None) -> list[str]:
         if texts:
             raise ConfigError("give texts or --file, not both.")
         try:
-            return file.read_text("utf-8-sig").splitlines()
+            with file.open("rb") as opened:
+                return lines_of(opened, str(file))
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{file} is not UTF-8 text (byte {error.start}). Convert it, or clean it with `inkstone corpus clean`."
-            ) from error
     if texts == ["-"]:
-        try:
-            return sys.stdin.read().splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"standard input is not UTF-8 text (byte {error.start}).") from error
+        return lines_of(sys.stdin.buffer, "standard input")
     if not texts:
         raise ConfigError("there is nothing to translate. Give a text, - for standard input, or --file FILE.")
     return texts
+
+
+def lines_of(file: IO[bytes], name: str) -> list[str]:
+    """The lines of a text, as many as other programs count: only a line feed ends one. Raises DataError.
+
+    A line over the limit is refused before it is read: it is no text for people, and would fill the memory.
+    """
+    lines: list[str] = []
+    while line := file.readline(LINE_LIMIT + 1):
+        where = f"{name}, line {len(lines) + 1}"
+        if len(line) > LINE_LIMIT:
+            raise DataError(f"{where} is longer than {LINE_LIMIT:,} bytes. Break the text into paragraphs.")
+        try:
+            text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            advice = "Find out its encoding and run: iconv -f ENCODING -t UTF-8"
+            raise DataError(f"{where} is not UTF-8 text (byte {error.start}). {advice}") from error
+        lines.append(text if lines else text.removeprefix("\ufeff"))
+    if not lines:
+        raise DataError(f"{name} is empty. There is nothing to translate.")
+    return lines

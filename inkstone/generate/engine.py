@@ -34,7 +34,7 @@ class GenerationOptions:
             f"{name}={value} must be between {low} and {high}"
             for name, value, low, high in (
                 ("beam_size", self.beam_size, 1, 64),
-                ("alternatives", self.alternatives, 1, self.beam_size),
+                ("alternatives", self.alternatives, 1, max(1, self.beam_size)),
                 ("length_penalty", self.length_penalty, 0, 10),
                 ("max_length", self.max_length, 1, 4096),
                 ("max_ratio", self.max_ratio, 0, 100),
