@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -26,7 +30,7 @@ def clean(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="JSON Lines, CSV, TSV, Parquet or text, gzipped or not; 'corpus.{en,de}.gz' for two.",
+            help="JSON Lines, CSV, TSV, Parquet or text, gzipped or not; 'corpus.{en,de}.gz' for two; - for stdin.",
             metavar="IN...",
         ),
     ],
@@ -84,7 +88,8 @@ def clean(
             near_similarity=near_similarity,
         ),
     )
-    summary = run(inputs, out, ask, _show_progress if sys.stderr.isatty() else None)
+    with with_standard_input(inputs) as files:
+        summary = run(files, out, ask, _show_progress if sys.stderr.isatty() else None)
     for problem in summary.problems[:_SHOWN_PROBLEMS]:
         print(f"bad line: {problem}", file=sys.stderr)
     if summary.problem_count > _SHOWN_PROBLEMS:
@@ -93,6 +98,19 @@ def clean(
         print(json.dumps(summary.as_json(), ensure_ascii=False, indent=2))
     else:
         print(table(summary))
+
+
+@contextmanager
+def with_standard_input(inputs: list[str]) -> Iterator[list[str]]:
+    """The inputs with - made a temporary file of standard input: telling a format takes reading it twice."""
+    if "-" not in inputs:
+        yield inputs
+        return
+    with TemporaryDirectory(prefix="inkstone-") as folder:
+        copy = Path(folder, "standard-input")
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield [str(copy) if name == "-" else name for name in inputs]
 
 
 def parse_fields(text: str | None) -> dict[str, str] | None:

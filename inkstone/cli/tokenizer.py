@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from inkstone.ground.errors import DataError
+
 app = typer.Typer(help="Train a tokenizer, or look at one.", no_args_is_help=True)
 
 
@@ -30,10 +32,13 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Learn a vocabulary from files and write tokenizer.json."""
-    from inkstone.cli.corpus import parse_fields
+    from inkstone.cli.corpus import parse_fields, with_standard_input
+    from inkstone.recipes.clean import refuse_own_input
     from inkstone.text.tokenizer import Tokenizer
 
-    texts = list(_texts(inputs, parse_fields(fields)))
+    refuse_own_input(inputs, [out])
+    with with_standard_input(inputs) as files:
+        texts = list(_texts(files, parse_fields(fields)))
     tokenizer = Tokenizer.train(texts, kind=kind, vocab_size=vocab_size, specials=special or ())
     tokenizer.save(out)
     sample = texts[: 1 + len(texts) // 20]
@@ -64,7 +69,11 @@ def show(
 
     loaded = Tokenizer.load(tokenizer)
     if text == "-":
-        text = sys.stdin.read()
+        data = sys.stdin.buffer.read()
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input is not UTF-8 text (byte {error.start}).") from error
     ids = loaded.encode(text)
     back = loaded.decode(ids)
     report = {

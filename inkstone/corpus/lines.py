@@ -81,6 +81,10 @@ def look(path: Path) -> Head:
         raise DataError(f"{path} does not exist. Check the path.")
     if path.is_dir():
         raise DataError(f"{path} is a folder. Give the files in it.")
+    if not path.is_file():  # what `look` takes from a pipe would be missing from the records
+        raise DataError(
+            f"{path} is a pipe or a device, which can be read only once. Save it in a file first."
+        )
     try:
         with path.open("rb") as raw:
             start = raw.read(8)

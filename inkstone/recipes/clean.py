@@ -78,9 +78,13 @@ def clean(
 ) -> Summary:
     """Clean `paths` into `out` and say what went. Raises DataError when nothing is left."""
     ask, out, began = ask or Cleaning(), Path(out), time.perf_counter()
+    if not out.name or (out.exists() and not out.is_file() and not out.is_dir()):
+        raise ConfigError(
+            f'"{out}" cannot be the output: two files are written, side by side. Give the name of a file.'
+        )
     task = ask.task or task_of(paths, ask.fields)
     dropped_out = dropped_path(out)
-    _refuse_own_input(paths, (out, dropped_out))
+    refuse_own_input(paths, (out, dropped_out))
     reading = open_reading(paths, task, ask)
     _refuse_mixture(reading)
     multi_label = any("labels" in source.fields for source in reading.sources)
@@ -195,7 +199,8 @@ def _refuse_mixture(reading: Reading[Any]) -> None:
         raise ConfigError(f"the files hold different language pairs: {pairs}. Clean them one pair at a time.")
 
 
-def _refuse_own_input(paths: Sequence[str | Path], outs: Sequence[Path]) -> None:
+def refuse_own_input(paths: Sequence[str | Path], outs: Sequence[Path]) -> None:
+    """Raise ConfigError when an output would take the place of an input."""
     for path in map(Path, paths):
         for out in outs:
             if path.exists() and out.exists() and path.samefile(out):
