@@ -10,7 +10,8 @@ import typer
 
 from inkstone.cli.classify import train_classify
 from inkstone.cli.corpus import parse_fields
-from inkstone.ground.errors import ConfigError, not_known
+from inkstone.ground.errors import ConfigError, OutputError, not_known
+from inkstone.ground.files import explained
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("classify")(train_classify)
@@ -25,7 +26,9 @@ def prepare() -> None:
 
 @app.command("translate")
 def train_translate(
-    data: Annotated[list[str], typer.Option(help="Pairs: any format, or parallel files as 'train.{en,de}.gz'. Repeatable.")] = [],  # noqa: B006
+    data: Annotated[
+        list[str], typer.Option(help="Pairs: any format, or parallel files as 'train.{en,de}.gz'. Repeatable.")
+    ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
     valid: Annotated[list[str], typer.Option(help="Validation pairs. Default: held out of the data.")] = [],  # noqa: B006
     test: Annotated[list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")] = [],  # noqa: B006
@@ -36,17 +39,19 @@ def train_translate(
     fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
+    ] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a translator from pairs of sentences."""
     from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
-    from inkstone.recipes.translate import TranslateRecipe, save_recipe
+    from inkstone.recipes.translate import TranslateRecipe
 
     given: dict[str, Any] = {
         "data": data,
         "valid": valid,
-        "test": dict(_named_test(one) for one in test),
+        "test": _named_tests(test),
         "source": source,
         "target": target,
         "both_directions": both_directions,
@@ -56,8 +61,10 @@ def train_translate(
     }
     given = {key: value for key, value in given.items() if value}
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
-    place = out or (Path(values.pop("out")) if "out" in values else None)
-    values.pop("out", None)
+    written = values.pop("out", None)
+    if written is not None and not isinstance(written, str):
+        raise ConfigError(f"out={written!r} is not the name of a folder.")
+    place = out or (Path(written) if written else None)
     if place is None:
         raise ConfigError("where should the model go? Give --out FOLDER.")
     values.setdefault("name", place.name)
@@ -65,7 +72,6 @@ def train_translate(
         raise ConfigError("there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data.")
     resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
     _refuse_taken(place)
-    save_recipe(resolved, place)
     _train_translator(resolved, place, as_json)
 
 
@@ -78,10 +84,12 @@ def resume(
     from inkstone.ground.configuration import read_yaml
 
     if not (run / "recipe.yaml").exists():
-        raise ConfigError(f"{run} is not the folder of a run: it has no recipe.yaml. It is named like the model, with .run.")
+        raise ConfigError(
+            f"{run} is not the folder of a run: it has no recipe.yaml. It is named like the model, with .run."
+        )
     task = read_yaml(run / "recipe.yaml").get("task")
     tasks = {"translate": _resume_translator, "classify": _resume_classifier}
-    if task not in tasks:
+    if not isinstance(task, str) or task not in tasks:
         raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
     tasks[task](run, as_json)
 
@@ -116,18 +124,36 @@ def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
     print((out / "README.md").read_text("utf-8"))
 
 
-def _named_test(text: str) -> tuple[str, list[str]]:
-    name, equals, path = text.partition("=")
-    return (name, [path]) if equals and "/" not in name else (Path(text).name.split(".{")[0], [text])
+def _named_tests(given: list[str]) -> dict[str, list[str]]:
+    """Test sets by name: NAME=FILE, or FILE called by its own name. Raises ConfigError for a name used twice."""
+    tests: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or "/" in name:
+            name, path = Path(text).name.split(".{")[0], text
+        if not name or not path:
+            raise ConfigError(f'--test "{text}" names no file. Write --test FILE or --test NAME=FILE.')
+        if name in tests:
+            raise ConfigError(f'two test sets are called "{name}". Name them apart: --test NAME=FILE.')
+        tests[name] = [path]
+    return tests
 
 
 def _refuse_taken(out: Path) -> None:
+    """Say before hours of training that the model could not be written. Raises ConfigError, OutputError."""
     from inkstone.recipes.translate import run_folder
 
-    if out.exists():
-        raise ConfigError(f"{out} already exists. Choose another --out, or remove it first.")
+    with explained(out):
+        if out.is_symlink() or out.exists():
+            raise ConfigError(f"{out} already exists. Choose another --out, or remove it first.")
     run = run_folder(out)
     if (run / "checkpoints").exists():
         raise ConfigError(
-            f"{run} holds an unfinished run. Go on with it: inkstone train resume {run} - or remove that folder to begin anew."
+            f"{run} holds an unfinished run. Go on with it: inkstone train resume {run} - or remove that"
+            " folder to begin anew."
         )
+    nearest = next(folder for folder in out.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"cannot write {out}: {nearest} is a file, not a folder. Choose another --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {out}: {nearest} may not be written to. Choose another --out.")

@@ -56,6 +56,12 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
     held_out = held_out_keys([*valid, *(pair for test in tests.values() for pair in test)])
     pairs, overlapping = _cleaned(pairs, replace(recipe, rules=("overlap",)), held_out)
     dropped += overlapping
+    if not pairs:
+        worst = ", ".join(f"{rule} {count:,}" for rule, count in dropped.most_common(3) if count)
+        raise DataError(
+            f"{', '.join(recipe.data)}: no pair to train on is left after cleaning ({worst}). Loosen these rules,"
+            " or give other data; training pairs that stand in the validation or test data do not count."
+        )
     return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop())
 
 
@@ -95,7 +101,8 @@ def _split(
         return pairs, valid, tests
     if len(pairs) < 5 * wanted:
         raise DataError(
-            f"{len(pairs)} pairs are too few to hold out {wanted}. Give --valid and --test, or more data."
+            f"{len(pairs)} pairs (without duplicates and what cleaning drops) are too few to hold out {wanted}"
+            " of them. Give --valid and --test, or more data."
         )
     ordered = sorted(pairs, key=lambda pair: hashlib.sha256(key_of(pair.source).encode()).digest())
     held, rest = ordered[:wanted], ordered[wanted:]

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from inkstone.corpus.rules import Settings
+from inkstone.corpus.rules import Settings, make_rules
+from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.configuration import build, plain, read_yaml
 from inkstone.ground.errors import ConfigError, DataError, require
-from inkstone.ground.files import write_text
+from inkstone.ground.files import explained, write_text
 from inkstone.ground.progress import say
 from inkstone.learn.loop import TrainingOptions
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
@@ -78,6 +79,7 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     from inkstone.model.transformer import Transformer
 
     run = run_folder(out)
+    _check(recipe)
     corpus = read_corpus(recipe)
     directions = _directions(recipe, corpus.languages)
     tokenizer = _tokenizer(recipe, corpus, directions, run)
@@ -91,7 +93,7 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
 
     config = preset(recipe.size, tokenizer.vocab_size, "encoder-decoder", recipe.model)
-    _check_lengths(config.max_positions, recipe.max_length)
+    _keep(recipe, tokenizer, out)
     generator = torch.Generator().manual_seed(recipe.training.seed)
     model = Transformer(config, generator)
 
@@ -127,20 +129,43 @@ def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tup
 def _tokenizer(
     recipe: TranslateRecipe, corpus: Corpus, directions: Sequence[tuple[str, str]], run: Path
 ) -> Tokenizer:
+    """The tokenizer of the run that goes on, or a new one; left-overs of a finished run do not count."""
     file = run / "tokenizer.json"
-    if not file.exists():
-        texts = (side for pair in corpus.train for side in (pair.source, pair.target))
-        tokenizer = Tokenizer.train(
-            texts, kind=recipe.tokenizer, vocab_size=recipe.vocab_size, specials=tags_for(directions)
+    if file.exists() and (run / "checkpoints").exists():
+        return Tokenizer.load(file)
+    texts = (side for pair in corpus.train for side in (pair.source, pair.target))
+    return Tokenizer.train(
+        texts, kind=recipe.tokenizer, vocab_size=recipe.vocab_size, specials=tags_for(directions)
+    )
+
+
+def _check(recipe: TranslateRecipe) -> None:
+    """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
+    from inkstone.model.config import preset
+
+    if not recipe.name.strip():
+        raise ConfigError("name is empty. Give the model a name.")
+    if recipe.max_length < 2:
+        raise ConfigError(f"max_length={recipe.max_length} leaves no room for a word. Give 2 or more.")
+    GenerationOptions(beam_size=recipe.beam_size)
+    make_rules(recipe.cleaning, recipe.rules)
+    config = preset(recipe.size, recipe.vocab_size, "encoder-decoder", recipe.model)
+    if recipe.max_length > config.max_positions:
+        raise ConfigError(
+            f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
         )
+
+
+def _keep(recipe: TranslateRecipe, tokenizer: Tokenizer, out: Path) -> None:
+    """Put what `inkstone train resume` needs into the run's folder: nothing the caller did wrong comes after this."""
+    import yaml
+
+    run = run_folder(out)
+    with explained(run):
         run.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(file)
-    return Tokenizer.load(file)
-
-
-def _check_lengths(max_positions: int, max_length: int) -> None:
-    if max_length > max_positions:
-        raise ConfigError(f"max_length={max_length} is more than the model's max_positions={max_positions}.")
+    tokenizer.save(run / "tokenizer.json")
+    kept = {"task": "translate", "out": str(out), "recipe": plain(recipe)}
+    write_text(run / "recipe.yaml", yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
 
 
 def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> Any:
@@ -177,19 +202,15 @@ def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def save_recipe(recipe: TranslateRecipe, out: Path) -> None:
-    """Keep the resolved recipe in the run's folder, for `inkstone train resume`."""
-    import yaml
-
-    run = run_folder(out)
-    run.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(
-        {"task": "translate", "out": str(out), "recipe": plain(recipe)}, allow_unicode=True, sort_keys=False
-    )
-    write_text(run / "recipe.yaml", text)
-
-
 def load_recipe(run: Path) -> tuple[TranslateRecipe, Path]:
-    """The recipe and the output of an unfinished run."""
-    saved = read_yaml(run / "recipe.yaml")
-    return build(TranslateRecipe, saved["recipe"], str(run / "recipe.yaml")), Path(saved["out"])
+    """The recipe and the output of an unfinished run. Raises ConfigError when its recipe.yaml is not one."""
+    file = run / "recipe.yaml"
+    saved = read_yaml(file)
+    if not isinstance(saved.get("recipe"), dict):
+        raise ConfigError(
+            f"{file} holds no recipe: it was not written by `inkstone train`, or changed since."
+        )
+    place = run.resolve()  # wherever it was moved to, and wherever we are
+    if place.suffix != ".run":
+        raise ConfigError(f"{run} must be named like the model, with .run. Give it that name again.")
+    return build(TranslateRecipe, saved["recipe"], str(file)), place.with_suffix("")
