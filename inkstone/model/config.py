@@ -214,7 +214,7 @@ def preset(size: str, vocab_size: int, shape: Shape, overlay: Mapping[str, Any] 
     """The named preset with some fields overlaid. Raises ConfigError for an unknown size or field."""
     if size not in PRESETS:
         raise ConfigError(not_known("size", size, PRESETS))
-    names = [field.name for field in fields(ModelConfig)]
+    names = [field.name for field in fields(ModelConfig) if field.name not in ("vocab_size", "shape")]
     unknown = [not_known("model option", name, names) for name in overlay or {} if name not in names]
     raise_all(ConfigError, "model configuration", unknown)
     return PRESETS[size](vocab_size=vocab_size, shape=shape, **(overlay or {}))
