@@ -1,0 +1,78 @@
+"""A Transformer encoder with a classification head: CTranslate2 for the layers, numpy for the mean and the head.
+
+A text longer than the model was trained on is read in windows of that length, and the mean is taken over the tokens of
+all of them: nothing is cut off. Every window begins with <s>, so that an empty text has a token too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inkstone.generate.classify_engine import Array
+from inkstone.ground.errors import BundleError, require
+from inkstone.ground.manifest import read_json
+from inkstone.text.tokenizer import Tokenizer
+
+TOKENS_PER_BATCH = 4096
+
+
+class EncoderEngine:
+    """Runs the encoder exported to `engine` and the head of `folder`. threads: 0 takes all cores."""
+
+    def __init__(self, folder: Path, engine: Path, *, threads: int = 0) -> None:
+        require("ctranslate2", "running this model", "serve")
+        import ctranslate2
+        from safetensors import SafetensorError, safe_open
+
+        self.name = engine.name
+        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        config = read_json(folder / "config.json")
+        if config.get("vocab_size") != self.tokenizer.vocab_size:
+            raise BundleError(
+                f"{folder}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model {config.get('vocab_size')}."
+            )
+        self.longest = int(config["max_positions"])
+        ctranslate2.set_log_level(40)  # errors only: no notes about types this processor does not have
+        try:
+            with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
+                self._head_CD = tensors.get_tensor("classifier.weight").astype(np.float32)
+                self._bias_C = tensors.get_tensor("classifier.bias").astype(np.float32)
+            self._encoder = ctranslate2.Encoder(
+                str(engine), device="cpu", compute_type="default", intra_threads=threads or os.cpu_count() or 1
+            )
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            raise BundleError(f"{folder} cannot be opened: {error}") from error
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `ClassifyEngine.encode`."""
+        return [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(texts)]
+
+    def logits(self, texts: Sequence[str]) -> Array:
+        """See `ClassifyEngine.logits`."""
+        windows = [(row, window) for row, ids in enumerate(self.encode(texts)) for window in self._windows(ids)]
+        windows.sort(key=lambda window: len(window[1]))
+        sums_ND = np.zeros((len(texts), self._head_CD.shape[1]), np.float32)
+        counts_N1 = np.zeros((len(texts), 1), np.float32)
+        start = 0
+        while start < len(windows):
+            end = start + 1
+            while end < len(windows) and (end - start + 1) * len(windows[end][1]) <= TOKENS_PER_BATCH:
+                end += 1
+            batch = windows[start:end]
+            states = np.array(self._encoder.forward_batch([ids for _, ids in batch]).last_hidden_state)
+            for (row, ids), states_SD in zip(batch, states, strict=True):
+                sums_ND[row] += states_SD[: len(ids)].sum(axis=0)
+                counts_N1[row] += len(ids)
+            start = end
+        logits_NC: Array = sums_ND / counts_N1 @ self._head_CD.T + self._bias_C
+        return logits_NC
+
+    def _windows(self, ids: list[int]) -> list[list[int]]:
+        if len(ids) <= self.longest:
+            return [ids]
+        size = self.longest - 1
+        return [[ids[0], *ids[start : start + size]] for start in range(1, len(ids), size)]

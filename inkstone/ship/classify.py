@@ -1,0 +1,146 @@
+"""A trained classifier as it is served, proved equal to the one that was trained.
+
+    bag           config.json  model.safetensors  features.json            numpy reads the checkpoint itself
+    transformer   config.json  model.safetensors  tokenizer.json  ctranslate2-int8/ (or -float32/)
+
+The proof, on real texts: the same labels from torch and from the served engine, and probabilities no further apart than
+rounding. For the encoder the float32 export has to pass that; int8 may cost at most `INT8_LIMIT` of the accuracy on the
+validation texts, or float32 is shipped. The certificate (`parity.json`) says what was found.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inkstone.generate.classify_bag import BagEngine
+from inkstone.generate.classify_encoder import EncoderEngine
+from inkstone.generate.classify_engine import Array, ClassifyEngine
+from inkstone.ground.errors import ConfigError, TrainingError, raise_all
+from inkstone.ground.files import write_json
+from inkstone.ground.manifest import read_json
+from inkstone.model.bag import Bag, save_bag
+from inkstone.model.checkpoint import save_transformer
+from inkstone.model.config import ModelConfig
+from inkstone.model.transformer import Transformer
+from inkstone.ship.ctranslate2 import Quantization, _fill_side
+from inkstone.text.ngrams import FeatureVocabulary
+from inkstone.text.tokenizer import Tokenizer
+
+CERTIFICATE = "parity.json"
+TEXTS = 200
+TOLERANCE = 0.01  # largest difference of a score before softmax: float16 embeddings, float32 sums in another order
+INT8_LIMIT = 0.005  # of accuracy
+Decide = Callable[[Array], Array]  # scores to decisions, one row a text: what must not change
+
+
+def ship_bag(model: Bag, features: FeatureVocabulary, folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """Write a bag into a folder and prove it; the certificate's facts. Raises TrainingError when it does not agree."""
+    save_bag(model, folder)
+    features.save(folder / "features.json")
+    engine = BagEngine(folder)
+    facts = _compared(model, engine, list(texts[:TEXTS]), TOLERANCE, "numpy")
+    write_json(folder / CERTIFICATE, {"engine": engine.name, **facts})
+    return facts
+
+
+def ship_encoder(
+    model: Transformer, tokenizer: Tokenizer, folder: Path, texts: Sequence[str], right: Callable[[Array], float]
+) -> dict[str, Any]:
+    """Write an encoder into a folder with its CTranslate2 engine and prove that; the certificate's facts.
+
+    right: the share of `texts` that these scores label rightly. Raises TrainingError when the export does not agree.
+    """
+    save_transformer(model, folder)
+    tokenizer.save(folder / "tokenizer.json")
+    with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
+        exact = EncoderEngine(folder, export_encoder(folder, Path(scratch) / "float32", quantization="float32"))
+        facts = _compared(model, exact, list(texts[:TEXTS]), TOLERANCE, "float32 export")
+        before = right(exact.logits(texts))
+    served = EncoderEngine(folder, export_encoder(folder, folder / "ctranslate2-int8", quantization="int8"))
+    after = right(served.logits(texts))
+    facts |= {"validation accuracy, float32": round(before, 4), "validation accuracy, int8": round(after, 4)}
+    if before - after > INT8_LIMIT:
+        shutil.rmtree(folder / "ctranslate2-int8")
+        export_encoder(folder, folder / "ctranslate2-float32", quantization="float32")
+        facts["note"] = f"int8 lost more than {INT8_LIMIT} of the accuracy: float32 is shipped instead"
+    engine = next(folder.glob("ctranslate2-*")).name
+    write_json(folder / CERTIFICATE, {"engine": engine, **facts})
+    return {"engine": engine, **facts}
+
+
+def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Path:
+    """Write the encoder of the checkpoint in `folder` as a CTranslate2 model in `out`; the head stays behind."""
+    from ctranslate2 import specs
+    from safetensors.numpy import load_file
+
+    config = ModelConfig.from_dict(read_json(folder / "config.json"))
+    problems = [] if config.shape == "encoder" else [f"shape={config.shape} is no encoder"]
+    problems += [] if config.pooling == "mean" else [f"pooling={config.pooling}: only mean is served"]
+    raise_all(ConfigError, "this model does not fit the encoder engine", problems)
+    weights = {n: np.array(t, dtype=np.float32) for n, t in load_file(folder / "model.safetensors").items()}
+    activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU, "silu": specs.Activation.SWISH}
+    rotary: dict[str, Any] = {
+        "rotary_dim": config.head_size,
+        "rotary_interleave": False,
+        "rotary_base": config.rotary_base,
+    }
+    encoder = specs.TransformerEncoderSpec(
+        config.num_encoder_layers,
+        config.num_heads,
+        pre_norm=config.norm_place == "before",
+        activation=activation[config.activation],
+        ffn_glu=config.feed_forward == "gated",
+        rms_norm=config.norm == "rms",
+        num_heads_kv=config.num_kv_heads if config.num_kv_heads != config.num_heads else None,
+        **(rotary if config.positions == "rotary" else {}),
+    )
+    _fill_side(encoder, "encoder", config, weights)
+    spec = specs.TransformerEncoderModelSpec(encoder)
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    spec.register_vocabulary([tokenizer.token_of(number) for number in range(config.vocab_size)])
+    spec.config.layer_norm_epsilon = config.norm_epsilon
+    spec.validate()
+    spec.optimize(quantization=quantization)
+    out.mkdir(parents=True, exist_ok=True)
+    spec.save(str(out))
+    return out
+
+
+def torch_logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Array:
+    """What the trained model itself says, a text at a time: no padding, no windows."""
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        found = [model(torch.tensor([list(row) or [0]], device=device)).float().cpu().numpy() for row in rows]
+    return np.concatenate(found)
+
+
+def _compared(
+    model: torch.nn.Module, engine: ClassifyEngine, texts: list[str], tolerance: float, what: str
+) -> dict[str, Any]:
+    longest = getattr(engine, "longest", None)
+    rows = engine.encode(texts)
+    short = [n for n, row in enumerate(rows) if longest is None or len(row) <= longest]
+    if not short:
+        return {"texts compared": 0}
+    ours = torch_logits(model, [rows[n] for n in short])
+    theirs = engine.logits([texts[n] for n in short])
+    apart = float(np.abs(ours - theirs).max())
+    same = int((ours.argmax(1) == theirs.argmax(1)).sum())
+    if apart > tolerance:
+        raise TrainingError(
+            f"{what}: the served scores are up to {apart:.4f} away from the trained model's (limit {tolerance}). "
+            "The export is wrong; nothing was written."
+        )
+    return {
+        "texts compared": len(short),
+        f"{what}: same label as torch": f"{same} of {len(short)}",
+        f"{what}: largest difference of a score": round(apart, 6),
+    }
