@@ -361,9 +361,10 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, 2**31 - 1)
+    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8
+    mallopt(arena_max, 1)  # the backward pass has threads of its own: let them reuse the forward pass's blocks
+    mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
+    mallopt(trim_threshold, 1 << 29)
     mallopt(top_pad, 1 << 26)
 
 
