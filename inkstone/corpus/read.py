@@ -310,7 +310,9 @@ def _pair_columns(
 def _pair_part(table: Table, fields: Mapping[str, str], wanted: tuple[str | None, ...]) -> Part[Pair]:
     chosen = _pair_columns(table, fields, wanted)
     if chosen is None:
-        raise DataError(_columns_message(table, "`source` and `target`, or two language codes,"))
+        asked = " and ".join(code for code in wanted if code)
+        need = f"`source` and `target`, or two language codes{f' with {asked} among them' if asked else ''},"
+        raise DataError(_columns_message(table, need))
     left, right, *named = chosen
     _must_have(table, [left, right], "source and target")
     notes, languages = [], []

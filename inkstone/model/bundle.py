@@ -130,8 +130,9 @@ def _place(where: str | Path) -> Path:
     if (BUNDLED / str(where) / MANIFEST).exists() and path.name == str(where):
         return BUNDLED / str(where)
     names = [bundle.name for bundle in list_bundles()]
+    valid = not_known("model", where, names) if names else f'model="{where}" is not known.'
     raise BundleError(
-        f"there is no folder of this name, and no bundled model. {not_known('model', where, names)}"
+        f"there is no folder of this name, and no bundled model. {valid} Give the folder of a model."
     )
 
 
