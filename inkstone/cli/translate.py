@@ -48,7 +48,7 @@ def translate(
         raise ConfigError(f"{out} is also the input. Choose another name for the output.")
     wanted = _texts(texts or [], file)
     translator = Translator(model, engine=engine, threads=threads)  # type: ignore[arg-type]
-    width = beam_size or max(alternatives, int(translator.bundle.description.get("beam_size", 4)))
+    width = beam_size or max(alternatives, GenerationOptions().beam_size)
     options = GenerationOptions(beam_size=width, alternatives=alternatives, length_penalty=length_penalty)
     found = translator.translate(wanted, to=to, source=source, options=options)
     if out is not None:

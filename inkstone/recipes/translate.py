@@ -56,7 +56,7 @@ class TranslateRecipe:
     training: TrainingOptions = field(default_factory=TrainingOptions)
     weights: Literal["float32", "float16"] = "float32"
     int8_limit: float = 1.0  # of chrF
-    beam_size: int = 5
+    beam_size: int = 4  # of the test
     bleu: Literal["none", "13a", "zh"] | None = None  # how BLEU cuts; None: by the target language
     licence: str = ""
     quotable: bool = False  # whether the card may show sentences of the data

@@ -52,7 +52,6 @@ def finish(
         "languages": sorted({code for direction in directions for code in direction}),
         "directions": [list(direction) for direction in directions],
         "comfortable_tokens": int(np.percentile([len(example.source) for example in examples], 90)),
-        "beam_size": recipe.beam_size,
     }
     made = _made(recipe, examples)
     with new_bundle(out, description, made) as folder:
