@@ -241,7 +241,7 @@ class _Keeper:
         self.device = next(model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
         self.clock = self.saved = time.monotonic()
-        self.speed = 0.0
+        self.recent_tokens = self.recent_seconds = 0.0  # fading sums: their ratio is the speed of late
 
     def resumed(self) -> None:
         """Say where the run goes on."""
@@ -277,16 +277,17 @@ class _Keeper:
     def _report(self, tokens: int, share: float) -> None:
         state = self.state
         seconds = self._tick()
-        now = tokens / max(seconds, 1e-9)
-        self.speed = now if not self.speed else 0.95 * self.speed + 0.05 * now
-        self.bar.advance(state.step, f"loss {state.loss:.3f}  {self.speed:,.0f} tokens/s")
+        self.recent_tokens = 0.95 * self.recent_tokens + tokens
+        self.recent_seconds = 0.95 * self.recent_seconds + seconds
+        speed = self.recent_tokens / max(self.recent_seconds, 1e-9)
+        self.bar.advance(state.step, f"loss {state.loss:.3f}  {speed:,.0f} tokens/s")
         if state.step % REPORT_EVERY == 0:
             self.watch.scalars(
                 state.step,
                 {
                     "train/loss": state.loss,
                     "train/learning_rate": self.options.learning_rate * share,
-                    "train/tokens_per_second": self.speed,
+                    "train/tokens_per_second": speed,
                 },
             )
 
