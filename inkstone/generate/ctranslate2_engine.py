@@ -47,6 +47,7 @@ class CTranslate2Engine:
                 beam_size=options.beam_size,
                 num_hypotheses=options.alternatives,
                 length_penalty=options.length_penalty,
+                min_decoding_length=0,  # 1, its default, would forbid an end that the model wants
                 max_decoding_length=limit,
                 max_input_length=0,
                 max_batch_size=max(256, TOKENS_PER_BATCH // options.beam_size),
