@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from inkstone.generate.engine import Engine, GenerationOptions, Hypothesis
-from inkstone.ground.errors import BundleError, ConfigError, DataError, not_known
+from inkstone.ground.errors import BundleError, ConfigError, not_known
 from inkstone.ground.manifest import read_json
 from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.text.language import detect
+from inkstone.text.normalize import Script, normalize
 from inkstone.text.sentences import split_sentences
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
@@ -74,7 +75,12 @@ class Translator:
             (source, target) for source, target in self.bundle.description["directions"]
         )
         self.tokenizer = Tokenizer.load(self.bundle.path / "tokenizer.json")
-        self.comfortable = int(self.bundle.description.get("comfortable_tokens", 64))
+        self.script: Script | None = self.bundle.description.get("script")  # as in training, so in use
+        positions = int(read_json(self.bundle.path / "config.json").get("max_positions", 512))
+        # Pieces may have twice as many tokens, and two marks: they must fit the model's positions.
+        self.comfortable = min(
+            int(self.bundle.description.get("comfortable_tokens", 64)), max(1, (positions - 2) // 2)
+        )
         self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads)
 
     def __call__(self, text: str, *, to: str | None = None, source: str | None = None) -> str:
@@ -131,8 +137,9 @@ class Translator:
 
     def _pieces(self, number: int, text: str, target: str) -> Iterator[_Piece]:
         for line_number, line in enumerate(text.split("\n")):
-            if line.strip():
-                for part in self._packed(line.strip()):
+            clean = normalize(line, script=self.script).strip()
+            if clean:
+                for part in self._packed(clean):
                     yield _Piece(number, line_number, part, target)
 
     def _packed(self, line: str) -> list[str]:
@@ -222,10 +229,3 @@ def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> 
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}."
         )
     return CTranslate2Engine(exported[0], tokenizer, threads=threads)
-
-
-def translate_lines(translator: Translator, lines: Sequence[str], **options: object) -> list[str]:
-    """Translate the lines of a file: as many lines come out, in order, blank ones blank."""
-    if any("\n" in line for line in lines):
-        raise DataError("a line holds a line break. Give the lines of a file, one by one.")
-    return [found.translation for found in translator.translate(lines, **options)]  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ def finish(
         "name": recipe.name,
         "languages": sorted({code for direction in directions for code in direction}),
         "directions": [list(direction) for direction in directions],
+        "script": recipe.script,
         "comfortable_tokens": int(np.percentile([len(example.source) for example in examples], 90)),
     }
     made = _made(recipe, examples)

@@ -33,7 +33,8 @@ def export_ctranslate2(folder: Path, out: Path, *, quantization: Quantization) -
 
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     raise_all(ConfigError, "this model does not fit CTranslate2", obstacles(config))
-    weights = {name: np.array(tensor, dtype=np.float32) for name, tensor in load_file(folder / "model.safetensors").items()}
+    stored = load_file(folder / "model.safetensors")
+    weights = {name: np.array(tensor, dtype=np.float32) for name, tensor in stored.items()}
     spec = _specification(config, weights)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     tokens = [tokenizer.token_of(number) for number in range(config.vocab_size)]
