@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)  # the caller's, wherever found
 
 
 class _LazyGroup(typer.core.TyperGroup):
@@ -104,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # it was closed by who called us
             sys.stdout.flush()
     except OSError as error:
+        if error.errno in _PLACES and error.filename is not None:
+            print(f"inkstone: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+            return 2
         if error.errno not in (errno.EPIPE, *_FULL):
             raise
         _stop_output()
