@@ -1,8 +1,9 @@
 """The parity certificate: the exported engine is compared with the trained model, or it is not shipped.
 
 Two comparisons on real sources:
-  float32   the export in float32 must give, greedily, the same token ids for every sentence. This proves the export;
-            the file is thrown away.
+  float32   the export in float32 must give, greedily, the same token ids for every sentence, and find the trained
+            model's output as likely as the model does (a model whose scores are all doubled has the same greedy
+            output). This proves the export; the file is thrown away.
   int8      the served engine must not lose more of the metric (chrF against the references, greedy) than the limit.
             Where it does, float32 is shipped instead, and the certificate says so.
 
@@ -28,13 +29,26 @@ from inkstone.ship.ctranslate2 import export_ctranslate2
 from inkstone.text.tokenizer import Tokenizer
 
 SENTENCES = 200
+SCORE_LIMIT = 0.01  # nats a token; exports that are right were 0.00001 apart at most (tests/generate)
 CERTIFICATE = "parity.json"
 GREEDY = GenerationOptions(beam_size=1)
 PROBES = {
-    "en": ("The door is open.", "How many books did you buy yesterday?", "Two dogs are running in the snow ."),
+    "en": (
+        "The door is open.",
+        "How many books did you buy yesterday?",
+        "Two dogs are running in the snow .",
+    ),
     "zh": ("门是开着的。", "你昨天买了几本书？", "两只狗在雪地里奔跑。"),
-    "de": ("Die Tür ist offen .", "Wie viele Bücher hast du gestern gekauft ?", "zwei hunde laufen im schnee ."),
-    "fr": ("La porte est ouverte .", "Combien de livres as-tu achetés hier ?", "deux chiens courent dans la neige ."),
+    "de": (
+        "Die Tür ist offen .",
+        "Wie viele Bücher hast du gestern gekauft ?",
+        "zwei hunde laufen im schnee .",
+    ),
+    "fr": (
+        "La porte est ouverte .",
+        "Combien de livres as-tu achetés hier ?",
+        "deux chiens courent dans la neige .",
+    ),
 }
 
 
@@ -50,6 +64,9 @@ class Certificate:
     limit: float  # of chrF that the served engine may lose
     note: str = ""
     probes: list[dict[str, Any]] = field(default_factory=list)
+    score_difference: float = (
+        0.0  # nats a token, the largest between the trained model and its float32 export
+    )
 
     def facts(self) -> dict[str, Any]:
         """For the report card."""
@@ -85,13 +102,16 @@ def ship_ctranslate2(
     chrf_trained = chrf(tokenizer.decode_batch(expected), references).value
     scratch = Path(tempfile.mkdtemp(prefix="inkstone-parity-"))
     try:
-        exact = CTranslate2Engine(export_ctranslate2(folder, scratch / "float32", quantization="float32"), tokenizer)
+        exact = CTranslate2Engine(
+            export_ctranslate2(folder, scratch / "float32", quantization="float32"), tokenizer
+        )
         got = [found[0].ids for found in exact.generate(sources, GREEDY)]
         identical = sum(a == b for a, b in zip(expected, got, strict=True))
         if identical != len(sources):
             # A near tie may fall either way between two correct implementations: score both to tell.
             differing = [n for n, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b]
             _refuse_unless_ties(trained, sources, expected, got, differing)
+        difference = _score_difference(trained, exact, sources, expected)
         engine = export_ctranslate2(folder, folder / "ctranslate2-int8", quantization="int8")
         served = CTranslate2Engine(engine, tokenizer)
         chrf_served = _chrf_of(served, tokenizer, sources, references)
@@ -111,7 +131,7 @@ def ship_ctranslate2(
         for (name, ids), found in zip(probes, answers, strict=True)
     ]
     certificate = Certificate(
-        engine.name, len(sources), identical, chrf_trained, chrf_served, limit, note, kept
+        engine.name, len(sources), identical, chrf_trained, chrf_served, limit, note, kept, difference
     )
     write_json(folder / CERTIFICATE, asdict(certificate))
     return certificate
@@ -124,6 +144,20 @@ def _chrf_of(
 
     outputs = tokenizer.decode_batch([found[0].ids for found in engine.generate(sources, GREEDY)])
     return chrf(outputs, references).value
+
+
+def _score_difference(
+    trained: Engine, exported: Engine, sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
+) -> float:
+    """The largest difference between how likely both find an output, per token. Raises TrainingError above the limit."""
+    scores = zip(trained.score(sources, outputs), exported.score(sources, outputs), outputs, strict=True)
+    largest = max((abs(one - other) / (len(ids) + 1) for one, other, ids in scores), default=0.0)
+    if not largest <= SCORE_LIMIT:
+        raise TrainingError(
+            f"the float32 export differs from the trained model by {largest:.3g} nats a token, more than {SCORE_LIMIT}. "
+            "The export is wrong; nothing was shipped."
+        )
+    return largest
 
 
 def _refuse_unless_ties(
