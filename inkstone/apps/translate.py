@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,10 +76,10 @@ class Translator:
         )
         self.tokenizer = Tokenizer.load(self.bundle.path / "tokenizer.json")
         self.script: Script | None = self.bundle.description.get("script")  # as in training, so in use
-        positions = int(read_json(self.bundle.path / "config.json").get("max_positions", 512))
+        self.positions = int(read_json(self.bundle.path / "config.json").get("max_positions", 512))
         # Pieces may have twice as many tokens, and two marks: they must fit the model's positions.
         self.comfortable = min(
-            int(self.bundle.description.get("comfortable_tokens", 64)), max(1, (positions - 2) // 2)
+            int(self.bundle.description.get("comfortable_tokens", 64)), max(1, (self.positions - 2) // 2)
         )
         self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads)
 
@@ -100,6 +100,7 @@ class Translator:
         Raises ConfigError for a language, or a direction, that the model does not have.
         """
         options = options or GenerationOptions()
+        options = replace(options, max_length=min(options.max_length, self.positions))
         directions = [self.direction(text, to=to, source=source) for text in texts]
         pieces = [
             piece

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inkstone.ground.errors import ConfigError
 from inkstone.model.config import ModelConfig
 from inkstone.model.dropout import Dropout
 
@@ -266,6 +267,8 @@ class Transformer(nn.Module):
     def _embed(self, ids_BT: Tensor, start: int) -> tuple[Tensor, Tensor | None]:
         """The states before the first layer, and the rotary table of these positions."""
         config, end = self.config, start + ids_BT.shape[1]
+        if end > config.max_positions:
+            raise ConfigError(f"{end} tokens are more than the model's max_positions={config.max_positions}.")
         x_BTD = self.embedding(ids_BT)
         if config.scale_embeddings:
             x_BTD = x_BTD * config.hidden_size**0.5

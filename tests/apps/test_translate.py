@@ -133,6 +133,21 @@ class TestWholeTexts:
             (found,) = translator.translate(["我喜欢这只猫。" * 400], to="en", options=options)
             assert found.translation
 
+    def test_no_option_makes_an_output_longer_than_the_model_has_positions(self, trained: Trained) -> None:
+        class Asked(Copying):
+            options = GenerationOptions()
+
+            def generate(
+                self, sources: Sequence[Sequence[int]], options: GenerationOptions
+            ) -> list[list[Hypothesis]]:
+                self.options = options
+                return super().generate(sources, options)
+
+        translator = Translator(trained.bundle, threads=1)
+        translator.engine = asked = Asked()
+        translator.translate(["I see the cat."], options=GenerationOptions(max_length=4096, max_ratio=100))
+        assert asked.options.limit(10_000) == translator.positions == 512
+
 
 class TestLanguages:
     def test_the_direction_is_found_from_the_text(self, translator: Translator) -> None:

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="models need torch")
 
 import torch.nn.functional as F  # noqa: E402
 
+from inkstone.ground.errors import ConfigError  # noqa: E402
 from inkstone.model.config import ModelConfig  # noqa: E402
 from inkstone.model.dropout import Dropout  # noqa: E402
 from inkstone.model.transformer import Cache, LayerNorm, RMSNorm, Transformer, sinusoids  # noqa: E402
@@ -136,6 +137,18 @@ def test_a_cache_follows_its_rows_when_they_move() -> None:
     torch.testing.assert_close(
         moved, model.decode(target[rows][:, :5], memory[rows], mask[rows])[:, 4:], atol=2e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("positions", AXES["positions"])
+def test_more_tokens_than_positions_are_refused(positions: str) -> None:
+    model = make(positions=positions)
+    for source, target in ((ids(1, 33), ids(1, 2)), (ids(1, 2), ids(1, 33))):
+        with pytest.raises(ConfigError, match="33 tokens are more than the model's max_positions=32"):
+            model(source, target)
+    with pytest.raises(ConfigError, match="33 tokens"):
+        memory, cache = model.encode(ids(1, 4)), Cache()
+        model.decode(ids(1, 32), memory, None, cache)
+        model.decode(ids(1, 1), memory, None, cache)
 
 
 @torch.no_grad()
