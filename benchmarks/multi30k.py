@@ -1,0 +1,117 @@
+"""Multi30k English to German by the committed recipe: BLEU on test_2016, time, tokens/s, memory.
+
+    INKSTONE_DATA=... python benchmarks/multi30k.py                  # about 25 minutes on two cores
+    INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3         # twice as long: the second run is killed three times
+    INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --set training.epochs=1
+
+With --kill, a second run with the same recipe is killed (SIGKILL) at random moments, resumed each time, and must end
+with the same weights, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+INKSTONE = str(Path(sys.executable).parent / "inkstone")
+RECIPE = ROOT / "inkstone" / "recipes" / "multi30k-en-de.yaml"
+
+
+def train(out: Path, settings: list[str]) -> tuple[dict[str, Any], float]:
+    """One uninterrupted run: what it printed, and the wall seconds of the whole command."""
+    start = time.perf_counter()
+    command = [
+        INKSTONE,
+        "train",
+        "translate",
+        "--recipe",
+        str(RECIPE),
+        "--out",
+        str(out),
+        *settings,
+        "--json",
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout), time.perf_counter() - start
+
+
+def train_killed(out: Path, settings: list[str], kills: int, seconds: float, seed: int) -> None:
+    """The same run, killed at random moments of its first 80 % and resumed each time."""
+    generator = random.Random(seed)
+    command = [
+        INKSTONE,
+        "train",
+        "translate",
+        "--recipe",
+        str(RECIPE),
+        "--out",
+        str(out),
+        *settings,
+        "--json",
+    ]
+    for number in range(kills):
+        wait = generator.uniform(0.3, 0.8) * seconds / kills
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        saved = sorted(path.name for path in out.with_name(out.name + ".run").glob("checkpoints/last-*"))
+        print(
+            f"kill {number + 1} after {wait:.0f} s; checkpoint {saved[-1] if saved else 'none'}",
+            file=sys.stderr,
+        )
+        command = [INKSTONE, "train", "resume", str(out.with_name(out.name + ".run")), "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def weights(bundle: Path) -> str:
+    """The sha256 of the trained weights."""
+    return hashlib.sha256((bundle / "model.safetensors").read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kill", type=int, default=0, help="also a run that is killed this often")
+    parser.add_argument("--set", action="append", default=[], help="laid over the recipe")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments of killing")
+    asked = parser.parse_args()
+    if "INKSTONE_DATA" not in os.environ:
+        print("skipped: INKSTONE_DATA does not name the folder of data sets")
+        return
+    settings = [word for one in asked.set for word in ("--set", one)]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        result, seconds = train(whole, settings)
+        for name, metrics in result["metrics"].items():
+            beside = ", ".join(
+                f"{who} {values['bleu']:.2f}" for who, values in result["baseline"][name].items()
+            )
+            print(
+                f"{name}: BLEU {metrics['bleu']:.2f}, chrF {metrics['chrf']:.2f} (baselines, BLEU: {beside})"
+            )
+        print(f"whole command {seconds / 60:.1f} min, training {result['seconds'] / 60:.1f} min")
+        print(
+            f"{result['tokens_per_second']:,.0f} tokens/s, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MB"
+        )
+        if asked.kill:
+            train_killed(killed, settings, asked.kill, result["seconds"], asked.seed)
+            equal = weights(whole) == weights(killed)
+            print(f"killed {asked.kill} times (seed {asked.seed}): weights {'equal' if equal else 'DIFFER'}")
+            if not equal:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
