@@ -9,14 +9,16 @@ corpus.
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from inkstone.corpus.lines import Problem
 from inkstone.corpus.read import Reading, Source, read_documents, read_labelled, read_pairs, task_of
@@ -93,9 +95,7 @@ def clean(
         del rules["near-duplicate"]
 
     counts, kept, size_bytes = Counter(dict.fromkeys(rules, 0)), 0, 0
-    with ExitStack() as files:
-        keep = files.enter_context(whole_file(out, compress=out.suffix == ".gz"))
-        drop = files.enter_context(whole_file(dropped_out, compress=out.suffix == ".gz"))
+    with _both_files(out, dropped_out) as (keep, drop):
         for seen, judged in enumerate(judge(_normalized(reading, ask), rules), 1):
             record = judged.record if isinstance(judged, Dropped) else judged
             size_bytes += sum(len(text.encode("utf-8")) for text in sides(record))
@@ -147,6 +147,25 @@ def open_reading(paths: Sequence[str | Path], task: str, ask: Cleaning) -> Readi
             raise ConfigError(f"{option} {code} is for pairs, and these files hold {task}. Leave it out.")
     reader = read_labelled if task == "labelled" else read_documents
     return reader(paths, fields=ask.fields, strict=ask.strict)
+
+
+@contextmanager
+def _both_files(out: Path, dropped_out: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """The two files of a run. Both are on the disk to their last byte before the first of them takes its name."""
+    with whole_file(out) as keep, whole_file(dropped_out) as drop:
+        if out.suffix == ".gz":
+            with _packed(keep) as packed, _packed(drop) as packed_drop:
+                yield packed, packed_drop
+        else:
+            yield keep, drop
+        for file in (keep, drop):
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _packed(file: IO[bytes]) -> IO[bytes]:
+    """Gzip without a time stamp: equal content gives equal files."""
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0))
 
 
 def dropped_path(out: Path) -> Path:
