@@ -60,9 +60,9 @@ def refused(call: Call, *arguments: str, words: str = "", stdin: bytes = b"", co
     answer = call(*arguments, stdin=stdin)
     assert answer.code == code, answer
     assert answer.out == "", answer.out
-    assert answer.err.startswith(("inkstone: ", "Usage: inkstone")) or "\ninkstone: " in answer.err, (
-        answer.err
-    )
+    assert (
+        answer.err.startswith(("inkstone: ", "Usage: inkstone", "Error: ")) or "\ninkstone: " in answer.err
+    ), answer.err
     assert answer.err.count("inkstone: ") <= 1, f"more than one message: {answer.err}"
     assert "Traceback" not in answer.err, answer.err
     assert len(answer.err) <= LONGEST_MESSAGE, answer.err
