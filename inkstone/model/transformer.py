@@ -16,7 +16,6 @@ Not here: relative position biases, query-key norms, and the other families' axe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from inkstone.ground.errors import ConfigError
 from inkstone.model.config import ModelConfig
 from inkstone.model.dropout import Dropout
+from inkstone.model.positions import sinusoids
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -58,13 +58,6 @@ def norm(config: ModelConfig) -> nn.Module:
     """The normalisation the configuration asks for."""
     kind = RMSNorm if config.norm == "rms" else LayerNorm
     return kind(config.hidden_size, config.norm_epsilon)
-
-
-def sinusoids(length: int, size: int) -> Tensor:
-    """The fixed position table of Vaswani et al. (2017), sines in the first half and cosines in the second: (T, D)."""
-    rates = torch.exp(torch.arange(size // 2) * -(math.log(10_000.0) / (size // 2 - 1)))
-    angles = torch.arange(length)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def rotary_table(length: int, size: int, base: float) -> Tensor:
@@ -248,7 +241,9 @@ class Transformer(nn.Module):
         if config.positions == "rotary":
             return rotary_table(config.max_positions, config.head_size, config.rotary_base)
         return (
-            sinusoids(config.max_positions, config.hidden_size) if config.positions == "sinusoidal" else None
+            torch.from_numpy(sinusoids(config.max_positions, config.hidden_size))
+            if config.positions == "sinusoidal"
+            else None
         )
 
     def _initialise(self, generator: torch.Generator | None) -> None:

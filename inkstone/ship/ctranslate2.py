@@ -17,6 +17,7 @@ import numpy.typing as npt
 from inkstone.ground.errors import ConfigError, raise_all, require
 from inkstone.ground.manifest import read_json
 from inkstone.model.config import ModelConfig
+from inkstone.model.positions import sinusoids
 from inkstone.text.tokenizer import BOS, EOS, UNK, Tokenizer
 
 Quantization = Literal["float32", "int8"]
@@ -144,7 +145,4 @@ def _positions(config: ModelConfig, weights: Weights) -> npt.NDArray[np.float32]
     """The table that is added to the embeddings: (positions, D)."""
     if config.positions == "learned":
         return weights["position_embedding.weight"].copy()
-    half = config.hidden_size // 2
-    rates = np.exp(np.arange(half, dtype=np.float32) * -(np.log(10_000.0) / (half - 1))).astype(np.float32)
-    angles = np.arange(config.max_positions, dtype=np.float32)[:, None] * rates
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+    return sinusoids(config.max_positions, config.hidden_size)

@@ -16,7 +16,8 @@ import torch.nn.functional as F  # noqa: E402
 from inkstone.ground.errors import ConfigError  # noqa: E402
 from inkstone.model.config import ModelConfig  # noqa: E402
 from inkstone.model.dropout import Dropout  # noqa: E402
-from inkstone.model.transformer import Cache, LayerNorm, RMSNorm, Transformer, sinusoids  # noqa: E402
+from inkstone.model.positions import sinusoids  # noqa: E402
+from inkstone.model.transformer import Cache, LayerNorm, RMSNorm, Transformer  # noqa: E402
 
 SIZES: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "num_heads": 4, "feed_forward_size": 24}
 AXES: dict[str, tuple[Any, ...]] = {
@@ -232,10 +233,10 @@ class TestDropout:
         assert Dropout(0.0).train()(x) is x
 
 
-def test_sinusoids_turn_at_rates_from_1_to_a_ten_thousandth() -> None:
+def test_sinusoids_turn_at_the_printed_rates() -> None:
     table = sinusoids(50, 16)
     for position, pair in itertools.product((0, 1, 7, 49), range(8)):
-        angle = position * 10_000.0 ** (-pair / 7)
+        angle = position * 10_000.0 ** (-2 * pair / 16)
         assert table[position, pair] == pytest.approx(math.sin(angle), abs=1e-5)
         assert table[position, 8 + pair] == pytest.approx(math.cos(angle), abs=1e-5)
 
@@ -288,11 +289,7 @@ def test_llama_logits() -> None:
 
 @torch.no_grad()
 def test_marian_logits() -> None:
-    """The classic encoder-decoder: layer norm after the sum, plain ReLU, biases, scaled tied embeddings.
-
-    Marian's sinusoids go by 10000^(2i/D) as the paper prints them, ours by 10000^(i/(D/2-1)) as its authors programmed
-    them (tensor2tensor, fairseq), so Marian's table stands in as a learned one here.
-    """
+    """The classic encoder-decoder: sinusoids, layer norm after the sum, plain ReLU, biases, scaled tied embeddings."""
     transformers = pytest.importorskip(
         "transformers", reason="the reference is transformers; install the dev extra"
     )
@@ -306,10 +303,7 @@ def test_marian_logits() -> None:
         )
     ).eval()  # fmt: skip
     theirs = marian.state_dict()
-    weights = {
-        "embedding.weight": theirs["model.shared.weight"],
-        "position_embedding.weight": marian.get_encoder().embed_positions.weight,
-    }
+    weights = {"embedding.weight": theirs["model.shared.weight"]}
     for side, layer, kind in itertools.product(("encoder", "decoder"), range(2), ("weight", "bias")):
         there, here = f"model.{side}.layers.{layer}", f"{side}.{layer}"
 
@@ -332,7 +326,7 @@ def test_marian_logits() -> None:
                 f"{here}.memory_norm.{kind}": theirs[f"{there}.encoder_attn_layer_norm.{kind}"],
             }
     classic = make(
-        positions="learned", norm_place="after", feed_forward="plain", activation="relu", bias=True,
+        positions="sinusoidal", norm_place="after", feed_forward="plain", activation="relu", bias=True,
         scale_embeddings=True,
     )  # fmt: skip
     mine = copied(weights, classic)
