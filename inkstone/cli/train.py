@@ -10,8 +10,7 @@ import typer
 
 from inkstone.cli.classify import train_classify
 from inkstone.cli.corpus import parse_fields
-from inkstone.ground.errors import ConfigError, OutputError, not_known
-from inkstone.ground.files import explained
+from inkstone.ground.errors import ConfigError, not_known
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("classify")(train_classify)
@@ -27,14 +26,19 @@ def prepare() -> None:
 @app.command("translate")
 def train_translate(
     data: Annotated[
-        list[str], typer.Option(help="Pairs: any format, or parallel files as 'train.{en,de}.gz'. Repeatable.")
+        list[str],
+        typer.Option(help="Pairs: any format, or parallel files as 'train.{en,de}.gz'. Repeatable."),
     ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
     valid: Annotated[list[str], typer.Option(help="Validation pairs. Default: held out of the data.")] = [],  # noqa: B006
-    test: Annotated[list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")] = [],  # noqa: B006
+    test: Annotated[
+        list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")
+    ] = [],  # noqa: B006
     source: Annotated[str | None, typer.Option("--from", help="Source language code, such as en.")] = None,
     target: Annotated[str | None, typer.Option("--to", help="Target language code, such as de.")] = None,
-    both_directions: Annotated[bool, typer.Option("--both-directions", help="One model for both directions.")] = False,
+    both_directions: Annotated[
+        bool, typer.Option("--both-directions", help="One model for both directions.")
+    ] = False,
     size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
@@ -46,6 +50,7 @@ def train_translate(
 ) -> None:
     """Train a translator from pairs of sentences."""
     from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.recipes.run import refuse_taken
     from inkstone.recipes.translate import TranslateRecipe
 
     given: dict[str, Any] = {
@@ -69,9 +74,11 @@ def train_translate(
         raise ConfigError("where should the model go? Give --out FOLDER.")
     values.setdefault("name", place.name)
     if not values.get("data"):
-        raise ConfigError("there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data.")
+        raise ConfigError(
+            "there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data."
+        )
     resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
-    _refuse_taken(place)
+    refuse_taken(place)
     _train_translator(resolved, place, as_json)
 
 
@@ -111,7 +118,8 @@ def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
     from inkstone.cli import print_json
     from inkstone.ground.progress import say
     from inkstone.learn.loop import Interrupted
-    from inkstone.recipes.translate import run_folder, train_translator
+    from inkstone.recipes.run import run_folder
+    from inkstone.recipes.translate import train_translator
 
     try:
         result = train_translator(recipe, out)
@@ -137,23 +145,3 @@ def _named_tests(given: list[str]) -> dict[str, list[str]]:
             raise ConfigError(f'two test sets are called "{name}". Name them apart: --test NAME=FILE.')
         tests[name] = [path]
     return tests
-
-
-def _refuse_taken(out: Path) -> None:
-    """Say before hours of training that the model could not be written. Raises ConfigError, OutputError."""
-    from inkstone.recipes.translate import run_folder
-
-    with explained(out):
-        if out.is_symlink() or out.exists():
-            raise ConfigError(f"{out} already exists. Choose another --out, or remove it first.")
-    run = run_folder(out)
-    if (run / "checkpoints").exists():
-        raise ConfigError(
-            f"{run} holds an unfinished run. Go on with it: inkstone train resume {run} - or remove that"
-            " folder to begin anew."
-        )
-    nearest = next(folder for folder in out.absolute().parents if folder.exists())
-    if not nearest.is_dir():
-        raise OutputError(f"cannot write {out}: {nearest} is a file, not a folder. Choose another --out.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {out}: {nearest} may not be written to. Choose another --out.")

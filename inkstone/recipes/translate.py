@@ -18,12 +18,11 @@ from typing import Any, Literal
 
 from inkstone.corpus.rules import Settings, make_rules
 from inkstone.generate.engine import GenerationOptions
-from inkstone.ground.configuration import build, plain, read_yaml
 from inkstone.ground.errors import ConfigError, DataError, require
-from inkstone.ground.files import explained, write_text
 from inkstone.ground.progress import say
 from inkstone.learn.loop import TrainingOptions
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
+from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
 from inkstone.text.normalize import Script
 from inkstone.text.template import tags_for
@@ -70,6 +69,12 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
+    _check(recipe)
+    with kept_run("translate", recipe, out) as run:
+        return _train(recipe, out, run)
+
+
+def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
     import torch
 
     from inkstone.learn.data.batches import pair_batch
@@ -78,8 +83,6 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     from inkstone.model.config import preset
     from inkstone.model.transformer import Transformer
 
-    run = run_folder(out)
-    _check(recipe)
     corpus = read_corpus(recipe)
     directions = _directions(recipe, corpus.languages)
     tokenizer = _tokenizer(recipe, corpus, directions, run)
@@ -93,7 +96,7 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
 
     config = preset(recipe.size, tokenizer.vocab_size, "encoder-decoder", recipe.model)
-    _keep(recipe, tokenizer, out)
+    tokenizer.save(run / "tokenizer.json")
     generator = torch.Generator().manual_seed(recipe.training.seed)
     model = Transformer(config, generator)
 
@@ -116,11 +119,6 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     return result
 
 
-def run_folder(out: Path) -> Path:
-    """Where a run keeps its state while it goes on."""
-    return out.with_name(out.name + ".run")
-
-
 def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:
     source, target = languages
     return [(source, target), (target, source)] if recipe.both_directions else [(source, target)]
@@ -131,7 +129,7 @@ def _tokenizer(
 ) -> Tokenizer:
     """The tokenizer of the run that goes on, or a new one; left-overs of a finished run do not count."""
     file = run / "tokenizer.json"
-    if file.exists() and (run / "checkpoints").exists():
+    if file.exists() and is_begun(run):
         return Tokenizer.load(file)
     texts = (side for pair in corpus.train for side in (pair.source, pair.target))
     return Tokenizer.train(
@@ -154,18 +152,6 @@ def _check(recipe: TranslateRecipe) -> None:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
         )
-
-
-def _keep(recipe: TranslateRecipe, tokenizer: Tokenizer, out: Path) -> None:
-    """Put what `inkstone train resume` needs into the run's folder: nothing the caller did wrong comes after this."""
-    import yaml
-
-    run = run_folder(out)
-    with explained(run):
-        run.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(run / "tokenizer.json")
-    kept = {"task": "translate", "out": str(out), "recipe": plain(recipe)}
-    write_text(run / "recipe.yaml", yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
 
 
 def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> Any:
@@ -203,14 +189,5 @@ def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any]) -> str:
 
 
 def load_recipe(run: Path) -> tuple[TranslateRecipe, Path]:
-    """The recipe and the output of an unfinished run. Raises ConfigError when its recipe.yaml is not one."""
-    file = run / "recipe.yaml"
-    saved = read_yaml(file)
-    if not isinstance(saved.get("recipe"), dict):
-        raise ConfigError(
-            f"{file} holds no recipe: it was not written by `inkstone train`, or changed since."
-        )
-    place = run.resolve()  # wherever it was moved to, and wherever we are
-    if place.suffix != ".run":
-        raise ConfigError(f"{run} must be named like the model, with .run. Give it that name again.")
-    return build(TranslateRecipe, saved["recipe"], str(file)), place.with_suffix("")
+    """The recipe and the output of an unfinished run."""
+    return kept_recipe(run, TranslateRecipe)

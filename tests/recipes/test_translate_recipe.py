@@ -25,7 +25,8 @@ from inkstone.ground.manifest import problems, sha256
 from inkstone.model.bundle import open_bundle
 from inkstone.model.checkpoint import load_transformer
 from inkstone.recipes.pairs import Corpus, both, encode, read_corpus
-from inkstone.recipes.translate import load_recipe, run_folder, train_translator
+from inkstone.recipes.run import run_folder
+from inkstone.recipes.translate import load_recipe, train_translator
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
