@@ -7,12 +7,15 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests share the machine
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import json
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from made_corpus import made_pairs, quick_recipe, write_pairs
+from made_corpus import made_labelled, made_pairs, quick_recipe, write_pairs
 
 if TYPE_CHECKING:
     from inkstone.recipes.translate import TranslateRecipe
@@ -36,3 +39,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("made")
     recipe = quick_recipe(write_pairs(folder / "pairs.tsv", made_pairs()))
     return Trained(recipe, folder / "made", train_translator(recipe, folder / "made"))
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A finished run of `inkstone train classify`: the bundle's folder, and what the command printed."""
+
+    bundle: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> TrainedClassifier:
+    """Music or weather, told apart by a bag of words trained in seconds. Do not write into it."""
+    pytest.importorskip("torch", reason="training needs torch")
+    pytest.importorskip("inkstone.cli.classify", reason="the classify verbs are not here yet")
+    from inkstone.cli import main
+
+    folder = tmp_path_factory.mktemp("labelled")
+    rows = [{"text": f"{text} {n}", "label": label} for n in range(8) for text, label in made_labelled()]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    command = ["train", "classify", "--data", str(folder / "data.jsonl"), "--out", str(folder / "model")]
+    with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as errors:
+        assert main([*command, "--architecture", "bag", "--json"]) == 0, errors.getvalue()
+    return TrainedClassifier(folder / "model", printed.getvalue())

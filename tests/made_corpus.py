@@ -81,3 +81,13 @@ def quick_recipe(data: Path, **overlay: Any) -> TranslateRecipe:
         **overlay,
     }
     return TranslateRecipe(**values, training=TrainingOptions(**training))
+
+
+def made_labelled() -> list[tuple[str, str]]:
+    """Requests for music and questions about the weather, with these two labels."""
+    wishes = ("jazz", "a song", "the radio", "some blues", "my list")
+    fears = ("rain", "snow", "be hot", "freeze", "be windy")
+    return [
+        *((f"please play {what} for me", "music") for what in wishes),
+        *((f"is it going to {what} today", "weather") for what in fears),
+    ]
