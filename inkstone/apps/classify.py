@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,18 @@ import numpy as np
 from inkstone.generate.classify_engine import ClassifyEngine, open_classify_engine, sigmoid, softmax
 from inkstone.ground.errors import BundleError, ConfigError, DataError, require
 from inkstone.ground.progress import say
+from inkstone.metrics.classification import (
+    accuracy,
+    in_scope_accuracy,
+    macro_f1,
+    micro_f1,
+    out_of_scope_recall,
+)
+from inkstone.metrics.statistics import Measured, bootstrap
 from inkstone.model.bundle import Bundle, new_bundle, open_bundle
 
 if TYPE_CHECKING:
     from inkstone.learn.classifier import Choice, ClassifierOptions
-    from inkstone.metrics.statistics import Measured
 
 OUT_OF_SCOPE = ("oos", "out_of_scope", "out-of-scope")  # label names taken for "none of the others"
 LabelsOf = str | Sequence[str]  # one label, or for multi-label data any number of them
@@ -60,7 +68,7 @@ class Classifier:
         self.choice: Choice | None = None
         self.parity: dict[str, Any] = {}
         self._engine: ClassifyEngine | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: weakref.finalize[[Path], Self] | None = None  # removes what fit wrote
         if bundle is not None:
             self.bundle = open_bundle(bundle, task="classify")
             self._open(self.bundle.path, self.bundle.description, threads)
@@ -84,7 +92,9 @@ class Classifier:
     def engine(self) -> ClassifyEngine:
         """What runs the model."""
         if self._engine is None:
-            raise ConfigError("this classifier is empty. Call fit first, or open a bundle: Classifier(folder).")
+            raise ConfigError(
+                "this classifier is empty. Call fit first, or open a bundle: Classifier(folder)."
+            )
         return self._engine
 
     def fit(
@@ -108,19 +118,26 @@ class Classifier:
         data, multi_label = _checked(texts, labels)
         held = None if valid is None else _checked(*valid, multi_label=multi_label)[0]
         options = options or ClassifierOptions()
+        if not any(text.strip() for text in data[0]):
+            raise DataError("every text is blank: there is nothing to learn from.")
         known = {label for row in data[1] for label in row}
         if held is not None:
             _refuse_unknown(held[1], known, "the validation texts")
         if options.out_of_scope is None:
-            options = replace(options, out_of_scope=next((name for name in OUT_OF_SCOPE if name in known), None))
+            options = replace(
+                options, out_of_scope=next((name for name in OUT_OF_SCOPE if name in known), None)
+            )
         elif options.out_of_scope not in known:
             raise DataError(f"no training text has the out-of-scope label {options.out_of_scope!r}.")
-        scratch = tempfile.TemporaryDirectory(prefix="inkstone-classifier-")
-        state = Path(run) if run is not None else Path(scratch.name) / "run"
+        scratch = Path(tempfile.mkdtemp(prefix="inkstone-classifier-"))
+        if self._scratch is not None:
+            self._scratch()
+        self._scratch = weakref.finalize(self, _remove, scratch)
+        state = Path(run) if run is not None else scratch / "run"
         self.choice = choose(
             Texts(*data), None if held is None else Texts(*held), options, multi_label=multi_label, run=state
         )
-        folder = Path(scratch.name) / "model"
+        folder = scratch / "model"
         folder.mkdir()
         self.parity = self._ship(folder)
         space = self.choice.space
@@ -133,7 +150,7 @@ class Classifier:
             "architecture": self.choice.best.architecture,
             "out_of_scope": None if multi_label else options.out_of_scope,
         }
-        self.bundle, self._scratch = None, scratch
+        self.bundle = None
         self._open(folder, description, 0)
         self.description["reserved"] = self._reserve(options.out_of_scope)
         return self
@@ -173,7 +190,11 @@ class Classifier:
         names, found = self.labels, []
         for text, shares, order in zip(texts, shares_NC.tolist(), order_NC.tolist(), strict=True):
             scores = {names[c]: shares[c] for c in order}
-            given = [name for name, share in scores.items() if share > 0.5] if self.multi_label else [names[order[0]]]
+            given = (
+                [name for name, share in scores.items() if share > 0.5]
+                if self.multi_label
+                else [names[order[0]]]
+            )
             found.append(Classification(text, tuple(given), scores))
         return found
 
@@ -188,22 +209,31 @@ class Classifier:
             shares_NC /= 1 + reserved
         return shares_NC
 
-    def evaluate(self, texts: Sequence[str], labels: Sequence[LabelsOf], *, seed: int = 0) -> dict[str, Measured]:
+    def evaluate(
+        self, texts: Sequence[str], labels: Sequence[LabelsOf], *, seed: int = 0
+    ) -> dict[str, Measured]:
         """Accuracy, F1 and what else fits the data, each with its 95 % interval.
 
         Labels the model does not know count as errors, with a note on stderr; if it knows none, DataError.
         """
-        from inkstone.judge.evaluate import judge_labels
-
         (checked, gold), _ = _checked(texts, labels, multi_label=self.multi_label)
         unknown = sorted({label for row in gold for label in row} - set(self.labels))
         if unknown and not any(label in self.labels for row in gold for label in row):
-            raise DataError(f"the model knows none of these labels: {', '.join(unknown[:5])}. Its own are {self._few()}.")
+            raise DataError(
+                f"the model knows none of these labels: {', '.join(unknown[:5])}. Its own are {self._few()}."
+            )
         if unknown:
             say(f"labels that the model does not know count as errors: {', '.join(unknown[:5])}")
         predicted = [one.labels for one in self.predict(checked)]
-        out_of_scope = self.description.get("out_of_scope")
-        return judge_labels(gold, predicted, rng=np.random.default_rng(seed), out_of_scope=out_of_scope)
+        tallies = {"accuracy": accuracy(gold, predicted), "macro_f1": macro_f1(gold, predicted)}
+        outside = self.description.get("out_of_scope")
+        if self.multi_label:
+            tallies["micro_f1"] = micro_f1(gold, predicted)
+        elif outside is not None and len({outside in row for row in gold}) == 2:
+            tallies["in_scope_accuracy"] = in_scope_accuracy(gold, predicted, outside)
+            tallies["out_of_scope_recall"] = out_of_scope_recall(gold, predicted, outside)
+        rng = np.random.default_rng(seed)
+        return {metric: bootstrap(tally, rng) for metric, tally in tallies.items()}
 
     def save(self, path: str | Path, *, name: str | None = None) -> None:
         """Write the model as a bundle. Raises OutputError when the place is taken."""
@@ -227,14 +257,20 @@ class Classifier:
     def _open(self, folder: Path, description: Mapping[str, Any], threads: int) -> None:
         labels = description.get("labels")
         if not isinstance(labels, list) or not labels or not isinstance(description.get("architecture"), str):
-            raise BundleError(f"{folder}: inkstone.json must name the labels and the architecture of a classifier.")
+            raise BundleError(
+                f"{folder}: inkstone.json must name the labels and the architecture of a classifier."
+            )
         self._folder, self.description = folder, dict(description)
         self._engine = open_classify_engine(folder, description["architecture"], threads=threads)
         width = self._engine.logits([""]).shape[1]
         if width != len(labels):
-            raise BundleError(f"{folder}: inkstone.json names {len(labels)} labels, the model scores {width}.")
+            raise BundleError(
+                f"{folder}: inkstone.json names {len(labels)} labels, the model scores {width}."
+            )
         if description.get("out_of_scope") not in (None, *labels):
-            raise BundleError(f"{folder}: the out-of-scope label {description['out_of_scope']!r} is not among the labels.")
+            raise BundleError(
+                f"{folder}: the out-of-scope label {description['out_of_scope']!r} is not among the labels."
+            )
 
     def _described(self, field: str) -> Any:
         self.engine  # noqa: B018 - refuses an empty classifier
@@ -251,12 +287,19 @@ def _checked(
     if isinstance(texts, str) or isinstance(labels, str):
         raise ConfigError("texts and labels are lists, one label (or list of labels) for each text.")
     if len(texts) != len(labels):
-        raise DataError(f"{len(texts):,} texts were given with {len(labels):,} labels. Each text needs its own.")
+        raise DataError(
+            f"{len(texts):,} texts were given with {len(labels):,} labels. Each text needs its own."
+        )
     if not texts:
         raise DataError("there are no texts. Give at least a few for each label.")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"text {number} is not a string but {type(text).__name__}: {text!r:.60}.")
+    for number, row in enumerate(labels):
+        if not isinstance(row, Sequence):
+            raise DataError(
+                f"the label of text {number} must be a string or a list of strings, not {row!r:.60}."
+            )
     rows = [(row,) if isinstance(row, str) else tuple(row) for row in labels]
     for number, row in enumerate(rows):
         if not all(isinstance(label, str) and label for label in row):
@@ -264,8 +307,14 @@ def _checked(
     if multi_label is None:
         multi_label = not all(isinstance(row, str) for row in labels) and any(len(row) != 1 for row in rows)
     if not multi_label and any(len(row) != 1 for row in rows):
-        raise DataError("a text has several labels (or none), but this classifier gives one label to each text.")
+        raise DataError(
+            "a text has several labels (or none), but this classifier gives one label to each text."
+        )
     return (list(texts), rows), multi_label
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refuse_unknown(labels: Sequence[tuple[str, ...]], known: set[str], where: str) -> None:

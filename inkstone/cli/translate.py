@@ -105,5 +105,5 @@ def lines_of(file: IO[bytes], name: str) -> list[str]:
             raise DataError(f"{where} is not UTF-8 text (byte {error.start}). {advice}") from error
         lines.append(text if lines else text.removeprefix("\ufeff"))
     if not lines:
-        raise DataError(f"{name} is empty. There is nothing to translate.")
+        raise DataError(f"{name} is empty. There is nothing to work on.")
     return lines

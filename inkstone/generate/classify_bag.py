@@ -29,11 +29,18 @@ class BagEngine:
             tensors = {name: np.asarray(tensor, np.float32) for name, tensor in load_file(file).items()}
         except (OSError, SafetensorError) as error:
             raise BundleError(f"{file} cannot be read: {error}") from error
-        raise_all(BundleError, f"{file} is not a bag of features", [f"{n} is missing" for n in _SHAPES if n not in tensors])
+        raise_all(
+            BundleError,
+            f"{file} is not a bag of features",
+            [f"{n} is missing" for n in _SHAPES if n not in tensors],
+        )
         self._embedding_VD, self._weights_V, self._head_CD, self._bias_C = (tensors[name] for name in _SHAPES)
         rows = {len(self.features), len(self._embedding_VD), len(self._weights_V)}
         if len(rows) > 1:
-            raise BundleError(f"{folder}: features.json and model.safetensors do not belong together: {sorted(rows)} features.")
+            sizes = ", ".join(map(str, sorted(rows)))
+            raise BundleError(
+                f"{folder}: features.json and model.safetensors do not fit together ({sizes} features)."
+            )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `ClassifyEngine.encode`."""

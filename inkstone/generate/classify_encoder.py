@@ -42,7 +42,10 @@ class EncoderEngine:
                 self._head_CD = tensors.get_tensor("classifier.weight").astype(np.float32)
                 self._bias_C = tensors.get_tensor("classifier.bias").astype(np.float32)
             self._encoder = ctranslate2.Encoder(
-                str(engine), device="cpu", compute_type="default", intra_threads=threads or os.cpu_count() or 1
+                str(engine),
+                device="cpu",
+                compute_type="default",
+                intra_threads=threads or os.cpu_count() or 1,
             )
         except (OSError, SafetensorError, RuntimeError, ValueError) as error:
             raise BundleError(f"{folder} cannot be opened: {error}") from error
@@ -53,7 +56,9 @@ class EncoderEngine:
 
     def logits(self, texts: Sequence[str]) -> Array:
         """See `ClassifyEngine.logits`."""
-        windows = [(row, window) for row, ids in enumerate(self.encode(texts)) for window in self._windows(ids)]
+        windows = [
+            (row, window) for row, ids in enumerate(self.encode(texts)) for window in self._windows(ids)
+        ]
         windows.sort(key=lambda window: len(window[1]))
         sums_ND = np.zeros((len(texts), self._head_CD.shape[1]), np.float32)
         counts_N1 = np.zeros((len(texts), 1), np.float32)

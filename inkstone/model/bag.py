@@ -74,7 +74,10 @@ def save_bag(model: Bag, folder: Path) -> None:
     """Write config.json and model.safetensors: the embedding in float16, the rest in float32."""
     state: Mapping[str, Tensor] = model.state_dict()
     tensors = {
-        name: tensor.detach().cpu().to(torch.float16 if name == "embedding.weight" else torch.float32).contiguous()
+        name: tensor.detach()
+        .cpu()
+        .to(torch.float16 if name == "embedding.weight" else torch.float32)
+        .contiguous()
         for name, tensor in state.items()
     }
     with explained(folder / "model.safetensors"):

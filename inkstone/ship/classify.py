@@ -35,7 +35,9 @@ from inkstone.text.tokenizer import Tokenizer
 
 CERTIFICATE = "parity.json"
 TEXTS = 200
-TOLERANCE = 0.01  # largest difference of a score before softmax: float16 embeddings, float32 sums in another order
+TOLERANCE = (
+    0.01  # largest difference of a score before softmax: float16 embeddings, float32 sums in another order
+)
 INT8_LIMIT = 0.005  # of accuracy
 Decide = Callable[[Array], Array]  # scores to decisions, one row a text: what must not change
 
@@ -51,7 +53,11 @@ def ship_bag(model: Bag, features: FeatureVocabulary, folder: Path, texts: Seque
 
 
 def ship_encoder(
-    model: Transformer, tokenizer: Tokenizer, folder: Path, texts: Sequence[str], right: Callable[[Array], float]
+    model: Transformer,
+    tokenizer: Tokenizer,
+    folder: Path,
+    texts: Sequence[str],
+    right: Callable[[Array], float],
 ) -> dict[str, Any]:
     """Write an encoder into a folder with its CTranslate2 engine and prove that; the certificate's facts.
 
@@ -60,7 +66,9 @@ def ship_encoder(
     save_transformer(model, folder)
     tokenizer.save(folder / "tokenizer.json")
     with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
-        exact = EncoderEngine(folder, export_encoder(folder, Path(scratch) / "float32", quantization="float32"))
+        exact = EncoderEngine(
+            folder, export_encoder(folder, Path(scratch) / "float32", quantization="float32")
+        )
         facts = _compared(model, exact, list(texts[:TEXTS]), TOLERANCE, "float32 export")
         before = right(exact.logits(texts))
     served = EncoderEngine(folder, export_encoder(folder, folder / "ctranslate2-int8", quantization="int8"))
@@ -85,7 +93,11 @@ def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Pa
     problems += [] if config.pooling == "mean" else [f"pooling={config.pooling}: only mean is served"]
     raise_all(ConfigError, "this model does not fit the encoder engine", problems)
     weights = {n: np.array(t, dtype=np.float32) for n, t in load_file(folder / "model.safetensors").items()}
-    activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU, "silu": specs.Activation.SWISH}
+    activation = {
+        "relu": specs.Activation.RELU,
+        "gelu": specs.Activation.GELU,
+        "silu": specs.Activation.SWISH,
+    }
     rotary: dict[str, Any] = {
         "rotary_dim": config.head_size,
         "rotary_interleave": False,

@@ -42,11 +42,13 @@ class NgramOptions:
     """Which features a text has; 0 leaves a kind out."""
 
     longest_words: int = 2  # runs of up to so many words
-    opening_words: int = 3  # the first one, two, ... words; with any, also the first word paired with later ones
+    opening_words: int = (
+        3  # the first one, two, ... words; with any, also the first word paired with later ones
+    )
     shortest_piece: int = 3  # characters of a piece of a word, its ends marked < and >
     longest_piece: int = 4
     longest_han: int = 3  # runs of up to so many Han characters
-    piece_weight: float = 0.3  # of a piece of a word, where a word counts 1
+    piece_weight: float = 0.2  # of a piece of a word, where a word counts 1
 
     def __post_init__(self) -> None:
         problems = [
@@ -77,7 +79,9 @@ def ngrams(text: str, options: NgramOptions) -> list[str]:
     for size in range(2, options.longest_words + 1):
         features += [f"{size}{' '.join(marked[at : at + size])}" for at in range(len(marked) - size + 1)]
     if options.opening_words:
-        features += [f"^{' '.join(found[:size])}" for size in range(1, min(options.opening_words, len(found)) + 1)]
+        features += [
+            f"^{' '.join(found[:size])}" for size in range(1, min(options.opening_words, len(found)) + 1)
+        ]
         features += [f"&{found[0]} {word}" for word in found[2:]]
     if options.longest_piece:
         for word in found:
@@ -122,7 +126,9 @@ class FeatureVocabulary:
             size += 1
         names = [name for name, count in counts.most_common(most) if count >= min_count]
         if not names:
-            raise DataError("the texts hold no words to learn from. Give texts with letters or signs in them.")
+            raise DataError(
+                "the texts hold no words to learn from. Give texts with letters or signs in them."
+            )
         weights = [0.0]
         for name in names:
             rarity = 1 + math.log((1 + size) / (1 + counts[name]))

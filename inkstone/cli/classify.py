@@ -1,0 +1,167 @@
+"""`inkstone classify`, and `inkstone train classify`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from inkstone.cli.corpus import parse_fields
+from inkstone.cli.translate import lines_of
+from inkstone.ground.errors import ConfigError, DataError
+
+_SHOWN = 3  # labels shown of each text
+
+
+def classify(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Texts, or one file of any format; - reads standard input.", metavar="[TEXT...|FILE]"
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A model folder, or the name of a bundled model.")
+    ] = "intents-en",
+    fields: Annotated[
+        str | None, typer.Option(help="The field of the text in a file, such as text=body.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many probabilities to give; with --json, default all.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="0 takes all cores.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Give each text its label, with probabilities."""
+    from inkstone.apps.classify import Classifier
+    from inkstone.cli import print_json
+
+    wanted = _texts(texts or [], parse_fields(fields))
+    classifier = Classifier(model, threads=threads)
+    found = classifier.predict(wanted)
+    if as_json:
+        results = []
+        for one in found:
+            labels: dict[str, Any] = (
+                {"labels": list(one.labels)} if classifier.multi_label else {"label": one.label}
+            )
+            scores = {label: round(score, 6) for label, score in list(one.scores.items())[:top]}
+            results.append({"text": one.text, **labels, "scores": scores})
+        print_json({"model": classifier.name, "results": results})
+        return
+    for one in found:
+        best = ", ".join(f"{label} {score:.0%}" for label, score in list(one.scores.items())[: top or _SHOWN])
+        text = " ".join(one.text.split())
+        print(f"{', '.join(one.labels) or '-'}\t{text if len(text) <= 60 else text[:59] + '…'}\t({best})")
+
+
+def _texts(given: list[str], fields: dict[str, str] | None) -> list[str]:
+    if given == ["-"]:
+        return lines_of(sys.stdin.buffer, "standard input")
+    if not given:
+        raise ConfigError("there is nothing to classify. Give a text, a file, or - for standard input.")
+    if len(given) == 1 and _is_file(given[0]):
+        from inkstone.corpus.read import read_documents
+
+        reading = read_documents(given, fields=fields)
+        texts = [document.text for document in reading]
+        if reading.problem_count:
+            print(f"{reading.problem_count} bad lines; first: {reading.problems[0]}", file=sys.stderr)
+        return texts
+    if fields:
+        raise ConfigError("--fields is for a file, and this is no file: " + given[0][:60])
+    return given
+
+
+def _is_file(text: str) -> bool:
+    """Whether this is the path of a file, or looks so much like one that it must be a mistake."""
+    try:
+        path = Path(text)
+        if path.is_file():
+            return True
+    except (OSError, ValueError):  # too long for a path, or a null in it: a text
+        return False
+    if path.suffix in (".jsonl", ".csv", ".tsv", ".txt", ".gz", ".parquet") and " " not in text:
+        raise DataError(f"{text} does not exist. Give the path of a file, or a text.")
+    return False
+
+
+def train_classify(
+    data: Annotated[list[str], typer.Option(help="Texts with labels, any format. Repeatable.")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    valid: Annotated[list[str], typer.Option(help="Validation texts. Default: held out of the data.")] = [],  # noqa: B006
+    test: Annotated[list[str], typer.Option(help="Test texts. Default: held out of the data.")] = [],  # noqa: B006
+    architecture: Annotated[
+        Literal["auto", "bag", "transformer"] | None,
+        typer.Option(help="auto trains both kinds and keeps the better. Default: auto."),
+    ] = None,
+    size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Of the transformer.")] = None,
+    fields: Annotated[str | None, typer.Option(help="Field names, such as text=body,label=topic.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", help="Anything of the recipe, as in options.bag.hidden_size=32. Repeatable."),
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(min=0, help="Where random numbers start.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a classifier from texts with labels."""
+    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.recipes.classify import ClassifyRecipe
+    from inkstone.recipes.run import refuse_taken
+
+    options: dict[str, Any] = {"architecture": architecture, "seed": seed}
+    options = {key: value for key, value in options.items() if value is not None}
+    if size:
+        options["transformer"] = {"size": size}
+    given: dict[str, Any] = {
+        "data": data,
+        "valid": valid,
+        "test": test,
+        "fields": parse_fields(fields),
+        "name": name,
+        "options": options,
+    }
+    given = {key: value for key, value in given.items() if value}
+    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    written = values.pop("out", None)
+    if written is not None and not isinstance(written, str):
+        raise ConfigError(f"out={written!r} is not the name of a folder.")
+    place = out or (Path(written) if written else None)
+    if place is None:
+        raise ConfigError("where should the model go? Give --out FOLDER.")
+    values.setdefault("name", place.name)
+    if not values.get("data"):
+        raise ConfigError("there is nothing to train on. Give --data FILE, or a --recipe that names data.")
+    resolved = build(ClassifyRecipe, values, str(recipe or "recipe"))
+    refuse_taken(place)
+    _train(resolved, place, as_json)
+
+
+def resume_classify(run: Path, as_json: bool) -> None:
+    """Go on with the unfinished run in this folder."""
+    from inkstone.recipes.classify import load_recipe
+
+    recipe, out = load_recipe(run)
+    _train(recipe, out, as_json)
+
+
+def _train(recipe: Any, out: Path, as_json: bool) -> None:
+    from inkstone.cli import print_json
+    from inkstone.ground.progress import say
+    from inkstone.learn.loop import Interrupted
+    from inkstone.recipes.classify import train_classifier
+    from inkstone.recipes.run import run_folder
+
+    try:
+        result = train_classifier(recipe, out)
+    except Interrupted as error:
+        raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
+    if as_json:
+        print_json(result)
+        return
+    say(f"the model is in {out}")
+    print((out / "README.md").read_text("utf-8"))

@@ -1,0 +1,303 @@
+"""Train a classifier: from labelled texts to a served bundle with its report card. Read it top to bottom.
+
+    read -> clean -> hold out what was not given -> baselines -> fit (both kinds, the better is kept), served copy proved
+    -> judge on the test set beside the baselines -> report card -> bundle
+
+While it runs, everything lives in `<out>.run/`. Killed at any moment, it goes on with `inkstone train resume <out>.run`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inkstone.apps.classify import Classifier
+from inkstone.corpus.read import Reading, read_labelled
+from inkstone.corpus.rules import Dropped, Settings, held_out_keys, judge, make_rules
+from inkstone.corpus.split import stratified
+from inkstone.ground.configuration import plain
+from inkstone.ground.errors import ConfigError, DataError, require
+from inkstone.ground.progress import say
+from inkstone.ground.records import Labelled
+from inkstone.judge.baselines import label_baselines
+from inkstone.judge.evaluate import judge_labels, label_tallies, signatures
+from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
+from inkstone.judge.report import ReportCard
+from inkstone.learn.classifier import ClassifierOptions, Trained
+from inkstone.learn.loop import peak_memory_bytes, pick_device
+from inkstone.metrics.classification import top_confusions
+from inkstone.model.bundle import new_bundle
+from inkstone.recipes.run import kept_recipe, kept_run
+from inkstone.text.normalize import normalize
+
+RULES = ("length", "overlap", "duplicate")
+TEST_SHARE = 0.1  # of the data, where no test set is given
+SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRecipe:
+    """Everything a run is made of. `data`, `valid` and `test` take any format that `corpus.read` reads."""
+
+    name: str
+    data: tuple[str, ...]
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    fields: dict[str, str] | None = None
+    languages: tuple[str, ...] = ()  # empty: told by the texts
+    rules: tuple[str, ...] = RULES
+    cleaning: Settings = field(default_factory=Settings)
+    options: ClassifierOptions = field(default_factory=ClassifierOptions)
+    licence: str = ""
+    quotable: bool = False  # whether the card may show texts of the data
+    good_at: str = ""
+    bad_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The labelled texts of a run, and what became of the others. valid: empty where none were given."""
+
+    train: list[Labelled]
+    valid: list[Labelled]
+    test: list[Labelled]
+    multi_label: bool
+    dropped: Counter[str]
+
+
+def train_classifier(recipe: ClassifyRecipe, out: Path) -> dict[str, Any]:
+    """Run the recipe into the bundle `out`, or go on where a killed run stopped; what `inkstone train` prints.
+
+    Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
+    """
+    require("torch", "training", "train")
+    if not recipe.name.strip():
+        raise ConfigError("name is empty. Give the model a name.")
+    make_rules(recipe.cleaning, recipe.rules)
+    with kept_run("classify", recipe, out) as run:
+        result = _train(recipe, out, run)
+        shutil.rmtree(run, ignore_errors=True)
+    return result
+
+
+def _train(recipe: ClassifyRecipe, out: Path, run: Path) -> dict[str, Any]:
+    corpus = read_corpus(recipe)
+    say(f"{len(corpus.train):,} training, {len(corpus.valid):,} validation, {len(corpus.test):,} test texts")
+    texts, labels = _sides(corpus.train, corpus.multi_label)
+    classifier = Classifier().fit(
+        texts,
+        labels,
+        valid=_sides(corpus.valid, corpus.multi_label) if corpus.valid else None,
+        options=recipe.options,
+        languages=recipe.languages or None,
+        run=run,
+    )
+    classifier.description["name"] = recipe.name
+    say("baselines: majority and TF-IDF with a linear classifier")
+    test_texts = [record.text for record in corpus.test]
+    rows = [record.labels for record in corpus.train]
+    baselines = label_baselines(texts, rows, test_texts)
+    result, samples = _judged(recipe, classifier, corpus, baselines)
+    facts, curve = _training(classifier, corpus)
+    with new_bundle(out, classifier.description, _made(recipe, classifier, corpus)) as folder:
+        classifier.write(folder)
+        card = ReportCard(
+            name=recipe.name,
+            task="classify",
+            languages=tuple(classifier.description["languages"]),
+            labels=classifier.labels,
+            data=_data(recipe, corpus),
+            results=(result,),
+            training=facts,
+            curve=curve,
+            samples=samples,
+            parity=_parity(classifier),
+            good_at=recipe.good_at,
+            bad_at=recipe.bad_at,
+            licence=recipe.licence,
+            size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        )
+        card.save(folder)
+    return {
+        "bundle": str(out),
+        "metrics": {name: measured.as_json() for name, measured in result.metrics.items()},
+        "baseline": {
+            name: {metric: measured.as_json() for metric, measured in metrics.items()}
+            for name, metrics in result.baselines.items()
+        },
+        "seconds": facts.seconds,
+        "tokens_per_second": facts.tokens_per_second,
+        "peak_memory_bytes": facts.peak_memory_bytes,
+        "architecture": classifier.description["architecture"],
+        "choice": classifier.choice.reason if classifier.choice else "",
+        "n": result.n,
+    }
+
+
+def read_corpus(recipe: ClassifyRecipe) -> Corpus:
+    """Read, normalise and clean; training texts that stand in the validation or test set are dropped."""
+    reading = _reading(recipe, recipe.data)
+    records = [replace(record, text=normalize(record.text)) for record in reading]
+    for source in reading.sources:
+        say(source.describe())
+    valid = _given(recipe, recipe.valid)
+    test = _given(recipe, recipe.test)
+    multi_label = any("labels" in source.fields for source in reading.sources)
+    _refuse_one_label(records)
+    records, dropped = _cleaned(records, recipe, ())
+    if not test:
+        kept, held = stratified([record.labels for record in records], TEST_SHARE, recipe.options.seed)
+        if not held:
+            raise DataError(
+                f"{len(records)} texts are too few to hold some out for a test. Give --test, or more data."
+            )
+        say(f"no test set was given: {len(held):,} texts are held out")
+        records, test = [records[n] for n in kept], [records[n] for n in held]
+    records, overlapping = _cleaned(records, replace(recipe, rules=("overlap",)), [*valid, *test])
+    dropped += overlapping
+    if reading.problem_count:
+        dropped["unreadable line"] = reading.problem_count
+    if not records:
+        worst = ", ".join(f"{rule} {count:,}" for rule, count in dropped.most_common(3))
+        raise DataError(
+            f"no text to train on is left after cleaning: {worst}. Give other data, or another test set."
+        )
+    _refuse_one_label(records)
+    return Corpus(records, valid, test, multi_label, dropped)
+
+
+def _reading(recipe: ClassifyRecipe, paths: Sequence[str]) -> Reading[Labelled]:
+    return read_labelled(list(paths), fields=recipe.fields)
+
+
+def _given(recipe: ClassifyRecipe, paths: Sequence[str]) -> list[Labelled]:
+    return [replace(one, text=normalize(one.text)) for one in _reading(recipe, paths)] if paths else []
+
+
+def _refuse_one_label(records: Sequence[Labelled]) -> None:
+    found = {record.labels for record in records}
+    if len(found) < 2:
+        shown = ", ".join(label for row in found for label in row) or "none"
+        raise DataError(
+            f"a classifier needs at least two different labels to tell apart; the data has: {shown}. "
+            "Add texts with other labels, or name the right field with --fields."
+        )
+
+
+def _cleaned(
+    records: list[Labelled], recipe: ClassifyRecipe, held_out: Sequence[Labelled]
+) -> tuple[list[Labelled], Counter[str]]:
+    rules = make_rules(replace(recipe.cleaning, held_out=held_out_keys(held_out)), recipe.rules)
+    kept: list[Labelled] = []
+    dropped: Counter[str] = Counter()
+    for found in judge(records, rules):
+        if isinstance(found, Dropped):
+            dropped[found.rule] += 1
+        elif isinstance(found, Labelled):
+            kept.append(found)
+    return kept, dropped
+
+
+def _sides(records: Sequence[Labelled], multi_label: bool) -> tuple[list[str], list[Any]]:
+    labels = [list(record.labels) if multi_label else record.labels[0] for record in records]
+    return [record.text for record in records], labels
+
+
+def _judged(
+    recipe: ClassifyRecipe,
+    classifier: Classifier,
+    corpus: Corpus,
+    baselines: dict[str, list[tuple[str, ...]]],
+) -> tuple[Result, tuple[Sample, ...]]:
+    """The test set, by the engine that is served, beside the baselines."""
+    gold = [record.labels for record in corpus.test]
+    unknown = sorted({label for row in gold for label in row} - set(classifier.labels))
+    if unknown:
+        say(f"test labels that no training text has count as errors: {', '.join(unknown[:5])}")
+    predicted = [found.labels for found in classifier.predict([record.text for record in corpus.test])]
+    how: dict[str, Any] = {"out_of_scope": classifier.description["out_of_scope"]}
+
+    def measured(answers: Sequence[tuple[str, ...]]) -> Any:
+        return judge_labels(gold, answers, rng=np.random.default_rng(0), **how)
+
+    result = Result(
+        test_set=", ".join(Path(path).name.split(".")[0] for path in recipe.test) or "held out",
+        n=len(gold),
+        metrics=measured(predicted),
+        baselines={name: measured(answers) for name, answers in baselines.items()},
+        signatures=signatures(label_tallies(gold, predicted, **how)),
+        confusions=() if corpus.multi_label else top_confusions(gold, predicted),
+    )
+    step = max(1, len(gold) // SAMPLES)
+    samples = tuple(
+        Sample(corpus.test[n].text, ", ".join(gold[n]), ", ".join(predicted[n]))
+        for n in range(0, len(gold), step)
+    )
+    return result, samples[:SAMPLES]
+
+
+def _parity(classifier: Classifier) -> dict[str, Any]:
+    facts: dict[str, Any] = {"chosen": classifier.choice.reason} if classifier.choice else {}
+    facts |= classifier.parity
+    reserved = classifier.description["reserved"]
+    if reserved:
+        facts["probability reserved for what is out of scope (chosen on the validation texts)"] = reserved
+    return facts
+
+
+def _data(recipe: ClassifyRecipe, corpus: Corpus) -> tuple[DataDescription, ...]:
+    counts = {"train": len(corpus.train), "valid": len(corpus.valid), "test": len(corpus.test)}
+    name = ", ".join(sorted({Path(path).parent.name or Path(path).name for path in recipe.data}))
+    return (DataDescription(name, counts, dict(corpus.dropped), recipe.licence, recipe.quotable),)
+
+
+def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tuple[CurvePoint, ...]]:
+    assert classifier.choice is not None
+    best: Trained = classifier.choice.best
+    measure = "micro_f1" if corpus.multi_label else "accuracy"
+    facts = TrainingFacts(
+        seconds=round(best.outcome.seconds, 1),
+        steps=best.outcome.steps,
+        epochs=round(best.outcome.steps / best.per_epoch, 2),
+        parameters=sum(parameter.numel() for parameter in best.model.parameters()),
+        tokens_per_second=round(best.outcome.tokens_per_second, 1),
+        peak_memory_bytes=peak_memory_bytes(pick_device()),
+        device=f"{platform.machine()}, {pick_device().type}",
+    )
+    curve = tuple(
+        CurvePoint(int(p["step"]), p["seconds"], p["train_loss"], {measure: p["valid_measure"]})
+        for p in best.outcome.curve
+    )
+    return facts, curve
+
+
+def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dict[str, Any]:
+    """For the manifest: what the weights came from."""
+    packages = ("inkstone", "torch", "numpy", "tokenizers", "scikit-learn")
+    return {
+        "recipe": plain(recipe),
+        "data_sha256": {use: _digest(getattr(corpus, use)) for use in ("train", "valid", "test")},
+        "seed": recipe.options.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _digest(records: Sequence[Labelled]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(repr((record.text, record.labels)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def load_recipe(run: Path) -> tuple[ClassifyRecipe, Path]:
+    """The recipe and the output of an unfinished run."""
+    return kept_recipe(run, ClassifyRecipe)
