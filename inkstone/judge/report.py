@@ -217,7 +217,7 @@ def _samples(card: ReportCard) -> Iterator[str]:
     if not card.shown_samples:
         yield "None are shown: the licence of the data does not allow its sentences to be quoted."
         return
-    yield "The first examples of the test set, as they come out; not a selection."
+    yield "Examples of the test set as they come out, taken in order and not by their quality."
     rows = [(_text(s.source), _text(s.hypothesis), _text(s.reference)) for s in card.shown_samples]
     yield _table(("input", "output", "expected"), rows)
 

@@ -52,8 +52,8 @@ class BagOptions:
     max_features: int = 60_000
     piece_weights: tuple[float, ...] = (0.2, 0.6)  # each is tried, and the better kept
     hidden_size: int = 64
-    feature_dropout: float = 0.3
-    texts_per_batch: int = 64
+    feature_dropout: float = 0.5
+    texts_per_batch: int = 64  # at most: fewer where that would make less than 32 batches
     training: TrainingOptions = field(
         default_factory=lambda: TrainingOptions(
             epochs=30,
@@ -255,11 +255,12 @@ def train_bag(
         data.texts, own.features, min_count=own.min_count, most=own.max_features
     )
     examples = _examples([features.encode(text) for text in data.texts], data, space, _BagExample)
-    training = replace(
-        own.training, tokens_per_batch=own.texts_per_batch, metric="measure", seed=options.seed
-    )
+    batch = max(2, min(own.texts_per_batch, len(data) // 32))
+    training = replace(own.training, tokens_per_batch=batch, metric="measure", seed=options.seed)
     if epochs is not None:
-        training = replace(training, epochs=epochs, patience=0, validate_every=2**62)
+        training = replace(training, epochs=epochs)
+    if epochs is not None or valid is data:  # nothing unseen to stop by
+        training = replace(training, patience=0, validate_every=2**62)
     config = BagConfig(len(features), own.hidden_size, len(space.names), own.feature_dropout)
     model = Bag(config, weights, torch.Generator().manual_seed(options.seed))
     rows = [features.encode(text) for text in valid.texts]
@@ -307,6 +308,8 @@ def train_encoder(
     model = Transformer(config, torch.Generator().manual_seed(options.seed))
     budget = max(own.training.tokens_per_batch, own.max_length)
     training = replace(own.training, tokens_per_batch=budget, metric="measure", seed=options.seed)
+    if valid is data:  # nothing unseen to stop by
+        training = replace(training, patience=0, validate_every=2**62)
     trained = _run(
         "transformer", model, tokenizer, examples, encoded(valid.texts), valid, space, training, run
     )

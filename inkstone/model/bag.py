@@ -35,7 +35,7 @@ class BagConfig:
     num_features: int
     hidden_size: int
     num_labels: int
-    feature_dropout: float = 0.3
+    feature_dropout: float = 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""

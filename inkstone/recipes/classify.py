@@ -41,6 +41,7 @@ from inkstone.text.normalize import normalize
 
 RULES = ("length", "overlap", "duplicate")
 TEST_SHARE = 0.1  # of the data, where no test set is given
+FEWEST = 20  # texts from which some can be held out
 SAMPLES = 8
 
 
@@ -156,7 +157,7 @@ def read_corpus(recipe: ClassifyRecipe) -> Corpus:
     records, dropped = _cleaned(records, recipe, ())
     if not test:
         kept, held = stratified([record.labels for record in records], TEST_SHARE, recipe.options.seed)
-        if not held:
+        if len(records) < FEWEST or not held:
             raise DataError(
                 f"{len(records)} texts are too few to hold some out for a test. Give --test, or more data."
             )
@@ -230,7 +231,7 @@ def _judged(
         return judge_labels(gold, answers, rng=np.random.default_rng(0), **how)
 
     result = Result(
-        test_set=", ".join(Path(path).name.split(".")[0] for path in recipe.test) or "held out",
+        test_set=_named(recipe.test) or "texts held out",
         n=len(gold),
         metrics=measured(predicted),
         baselines={name: measured(answers) for name, answers in baselines.items()},
@@ -240,9 +241,9 @@ def _judged(
     step = max(1, len(gold) // SAMPLES)
     samples = tuple(
         Sample(corpus.test[n].text, ", ".join(gold[n]), ", ".join(predicted[n]))
-        for n in range(0, len(gold), step)
+        for n in list(range(0, len(gold), step))[:SAMPLES]
     )
-    return result, samples[:SAMPLES]
+    return result, samples
 
 
 def _parity(classifier: Classifier) -> dict[str, Any]:
@@ -283,12 +284,24 @@ def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tu
 def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "scikit-learn")
+    files = {use: [_short(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")}
     return {
-        "recipe": plain(recipe),
+        "recipe": {**plain(recipe), **files},  # where the files lay on this machine is nobody's business
         "data_sha256": {use: _digest(getattr(corpus, use)) for use in ("train", "valid", "test")},
         "seed": recipe.options.seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
+
+
+def _named(paths: Sequence[str]) -> str:
+    """The names of some files without their ends, after the folder they share."""
+    names = ", ".join(Path(path).name.split(".")[0] for path in paths)
+    folders = {Path(path).parent.name for path in paths} - {""}
+    return f"{folders.pop()} {names}" if len(folders) == 1 else names
+
+
+def _short(path: str) -> str:
+    return f"{Path(path).parent.name}/{Path(path).name}".lstrip("/")
 
 
 def _digest(records: Sequence[Labelled]) -> str:

@@ -88,3 +88,8 @@ def kept_recipe(run: Path, kind: type[R]) -> tuple[R, Path]:
     if place.suffix != ".run":
         raise ConfigError(f"{run} must be named like the model, with .run. Give it that name again.")
     return build(kind, saved["recipe"], str(file)), place.with_suffix("")
+
+
+def short_path(path: str) -> str:
+    """A data file by its folder and name: where it lay on this machine is nobody's business."""
+    return f"{Path(path).parent.name}/{Path(path).name}".lstrip("/")

@@ -16,6 +16,7 @@ from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.recipes.pairs import Corpus, both, evenly, turned
+from inkstone.recipes.run import short_path
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
@@ -226,8 +227,10 @@ def _made(recipe: TranslateRecipe, examples: Sequence[Any]) -> dict[str, Any]:
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
     packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2", "sacrebleu")
+    files = {use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid")}
+    tests = {name: [short_path(path) for path in paths] for name, paths in recipe.test.items()}
     return {
-        "recipe": plain(recipe),
+        "recipe": {**plain(recipe), **files, "test": tests},
         "examples_sha256": digest.hexdigest(),
         "seed": recipe.training.seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

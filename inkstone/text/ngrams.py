@@ -2,7 +2,7 @@
 
     "What is ink?"   words       what, is, ink, ?
                      word pairs  <s> what, what is, is ink, ink ?, ? </s>
-                     opening     what | what is | what is ink;  the first word with each later one: what ink, what ?
+                     opening     what | what is | what is ink;  the first one or two with each later word: what ... ink
                      pieces      <wh, wha, hat, at>, <wha, what, hat>, ...      (of words that are not Chinese)
     "味道不错"        words       味道, 不错;  word pairs;  opening
                      pieces      味, 道, 不, 错, 味道, 道不, 不错, 味道不, 道不错   (of runs of Han characters)
@@ -43,7 +43,7 @@ class NgramOptions:
 
     longest_words: int = 2  # runs of up to so many words
     opening_words: int = (
-        3  # the first one, two, ... words; with any, also the first word paired with later ones
+        3  # the first one, two, ... words; with any, also the first one and two with each later word
     )
     shortest_piece: int = 3  # characters of a piece of a word, its ends marked < and >
     longest_piece: int = 4
@@ -82,7 +82,8 @@ def ngrams(text: str, options: NgramOptions) -> list[str]:
         features += [
             f"^{' '.join(found[:size])}" for size in range(1, min(options.opening_words, len(found)) + 1)
         ]
-        features += [f"&{found[0]} {word}" for word in found[2:]]
+        for size in (1, 2):
+            features += [f"&{' '.join([*found[:size], word])}" for word in found[max(2, size) :]]
     if options.longest_piece:
         for word in found:
             if word[0].isalnum() and not _HAN_RUN.match(word):
