@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from inkstone.generate.classify_engine import ClassifyEngine, open_classify_engine, sigmoid, softmax
+from inkstone.generate.classify_engine import ClassifyEngine, sigmoid, softmax
+from inkstone.generate.classify_open import open_classify_engine
 from inkstone.ground.errors import BundleError, ConfigError, DataError, require
 from inkstone.ground.progress import say
 from inkstone.metrics.classification import (

@@ -1,18 +1,15 @@
 """The engine of a classifier: texts in, a score for each label out. Applications and the server see only this.
 
-A bundle's `inkstone.json` says which kind it needs; neither kind needs torch.
+The kinds are a bag of features in numpy and an encoder in CTranslate2 (`classify_open`); neither needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from inkstone.ground.errors import BundleError, not_known
 
 Array = NDArray[np.float32]
 
@@ -29,31 +26,6 @@ class ClassifyEngine(Protocol):
     def logits(self, texts: Sequence[str]) -> Array:
         """The score of each label before softmax or sigmoid: (N, C)."""
         ...
-
-
-def _bag(folder: Path, threads: int) -> ClassifyEngine:
-    from inkstone.generate.classify_bag import BagEngine
-
-    return BagEngine(folder)
-
-
-def _encoder(folder: Path, threads: int) -> ClassifyEngine:
-    from inkstone.generate.classify_encoder import EncoderEngine
-
-    exported = sorted(path.parent for path in folder.glob("ctranslate2-*/model.bin"))
-    if not exported:
-        raise BundleError(f"{folder} holds no CTranslate2 engine. Train the model again.")
-    return EncoderEngine(folder, exported[0], threads=threads)
-
-
-ENGINES: dict[str, Callable[[Path, int], ClassifyEngine]] = {"bag": _bag, "transformer": _encoder}
-
-
-def open_classify_engine(folder: Path, architecture: str, *, threads: int = 0) -> ClassifyEngine:
-    """The engine of a classifier's folder. threads: 0 takes all cores. Raises BundleError when it cannot run."""
-    if architecture not in ENGINES:
-        raise BundleError(f"{folder}: {not_known('architecture', architecture, ENGINES)}")
-    return ENGINES[architecture](folder, threads)
 
 
 def softmax(logits_NC: Array) -> Array:
