@@ -107,7 +107,9 @@ def test_links_lead_somewhere() -> None:
 def test_the_ten_sentences_are_what_the_model_says(page: Path) -> None:
     from inkstone import Translator
 
-    rows = re.findall(r"^\| (?P<source>[^|]+) \| (?P<answer>[^|]+) \|$", page.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?P<source>[^|]+) \| (?P<answer>[^|]+) \|$", page.read_text("utf-8"), re.MULTILINE
+    )
     said = [row for row in rows if row[0] not in ("Text", "原文") and not row[0].startswith("-")]
     assert len(said) == 10
     translator = Translator("zh-en", threads=1)

@@ -38,7 +38,13 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)  # the caller's, wherever found
+_PLACES = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)  # the caller's, wherever found
 
 
 class _LazyGroup(typer.core.TyperGroup):

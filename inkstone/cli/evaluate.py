@@ -32,7 +32,9 @@ def evaluate(
         str | None,
         typer.Option(help="How BLEU cuts: 13a, zh, char, intl, none. Default: by the target language."),
     ] = None,
-    beam_size: Annotated[int | None, typer.Option(min=1, max=64, help="Beam width of the translation search.")] = None,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Beam width of the translation search.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line of the data.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Where the random numbers of the intervals start.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -139,8 +139,6 @@ def train(
     Raises TrainingError when the loss is not finite or the run's checkpoint belongs to other data; Interrupted on Ctrl-C.
     """
     keep_freed_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     plan = Plan(examples, tokens_per_batch=options.tokens_per_batch, seed=options.seed)
     per_epoch = len(plan.epoch(0))
     total = max(1, math.ceil(options.epochs * per_epoch))
@@ -153,7 +151,12 @@ def train(
     state = _begin(checkpoints, model, optimizer, fingerprint)
     every = options.validate_every or per_epoch
     stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
-    with Watch(run) as watch, progress(title, total) as bar, _interruptible() as interrupted:
+    with (
+        _threads(options.threads),
+        Watch(run) as watch,
+        progress(title, total) as bar,
+        _interruptible() as interrupted,
+    ):
         keeper = _Keeper(model, optimizer, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
         for batch in _batches(plan, examples, collate, state, state.step if stopped else total):
@@ -326,6 +329,17 @@ class _Keeper:
 
 
 @contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads for torch while the block runs; 0 leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C (or a polite kill) only raises a flag, which the loop looks at between steps."""
     pressed: list[int] = []
@@ -363,7 +377,9 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8
-    mallopt(arena_max, 1)  # the backward pass has threads of its own: let them reuse the forward pass's blocks
+    mallopt(
+        arena_max, 1
+    )  # the backward pass has threads of its own: let them reuse the forward pass's blocks
     mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
     mallopt(trim_threshold, 1 << 29)
     mallopt(top_pad, 1 << 26)

@@ -18,7 +18,7 @@ from inkstone.model.transformer import Transformer
 
 OPTIONS: dict[str, Any] = {
     "epochs": 2, "tokens_per_batch": 300, "learning_rate": 5e-3, "warmup_steps": 5, "precision": "float32",
-    "save_every_s": 1e9, "validate_every": 7,
+    "save_every_s": 1e9, "validate_every": 7, "threads": 1,
 }  # fmt: skip
 
 
