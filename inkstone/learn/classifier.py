@@ -320,7 +320,7 @@ def train_encoder(
 class _BagExample(LabelExample):
     """A text as feature numbers that counts as one, so that batches hold so many texts, drawn from all lengths.
 
-    Batches of like lengths hold like texts, and that costs a bag half a point of accuracy (CLINC150, docs/journal.md).
+    Batches of like lengths hold like texts, and that costs a bag accuracy (docs/journal.md).
     """
 
     __slots__ = ()

@@ -36,7 +36,7 @@ from inkstone.learn.classifier import ClassifierOptions, Trained
 from inkstone.learn.loop import peak_memory_bytes, pick_device
 from inkstone.metrics.classification import top_confusions
 from inkstone.model.bundle import new_bundle
-from inkstone.recipes.run import kept_recipe, kept_run
+from inkstone.recipes.run import kept_recipe, kept_run, short_path
 from inkstone.text.normalize import normalize
 
 RULES = ("length", "overlap", "duplicate")
@@ -284,7 +284,7 @@ def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tu
 def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "scikit-learn")
-    files = {use: [_short(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")}
+    files = {use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")}
     return {
         "recipe": {**plain(recipe), **files},  # where the files lay on this machine is nobody's business
         "data_sha256": {use: _digest(getattr(corpus, use)) for use in ("train", "valid", "test")},
@@ -298,10 +298,6 @@ def _named(paths: Sequence[str]) -> str:
     names = ", ".join(Path(path).name.split(".")[0] for path in paths)
     folders = {Path(path).parent.name for path in paths} - {""}
     return f"{folders.pop()} {names}" if len(folders) == 1 else names
-
-
-def _short(path: str) -> str:
-    return f"{Path(path).parent.name}/{Path(path).name}".lstrip("/")
 
 
 def _digest(records: Sequence[Labelled]) -> str:

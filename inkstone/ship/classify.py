@@ -29,7 +29,7 @@ from inkstone.model.bag import Bag, save_bag
 from inkstone.model.checkpoint import save_transformer
 from inkstone.model.config import ModelConfig
 from inkstone.model.transformer import Transformer
-from inkstone.ship.ctranslate2 import Quantization, _fill_side
+from inkstone.ship.ctranslate2 import Quantization, fill_side
 from inkstone.text.ngrams import FeatureVocabulary
 from inkstone.text.tokenizer import Tokenizer
 
@@ -113,7 +113,7 @@ def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Pa
         num_heads_kv=config.num_kv_heads if config.num_kv_heads != config.num_heads else None,
         **(rotary if config.positions == "rotary" else {}),
     )
-    _fill_side(encoder, "encoder", config, weights)
+    fill_side(encoder, "encoder", config, weights)
     spec = specs.TransformerEncoderModelSpec(encoder)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     spec.register_vocabulary([tokenizer.token_of(number) for number in range(config.vocab_size)])

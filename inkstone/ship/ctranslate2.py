@@ -84,13 +84,14 @@ def _specification(config: ModelConfig, weights: Weights) -> Any:
     encoder = specs.TransformerEncoderSpec(config.num_encoder_layers, **options)
     decoder = specs.TransformerDecoderSpec(config.num_decoder_layers, **options)
     for side, name in ((encoder, "encoder"), (decoder, "decoder")):
-        _fill_side(side, name, config, weights)
+        fill_side(side, name, config, weights)
     output = weights["embedding.weight"] if config.tie_embeddings else weights["output.weight"]
     decoder.projection.weight = output.copy()
     return specs.TransformerSpec(encoder, decoder)
 
 
-def _fill_side(side: Any, name: str, config: ModelConfig, weights: Weights) -> None:
+def fill_side(side: Any, name: str, config: ModelConfig, weights: Weights) -> None:
+    """Put one side's weights ("encoder" or "decoder") into its CTranslate2 specification."""
     embeddings = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
     embeddings.weight = weights["embedding.weight"].copy()
     side.scale_embeddings = config.scale_embeddings
