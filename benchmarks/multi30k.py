@@ -28,38 +28,22 @@ INKSTONE = str(Path(sys.executable).parent / "inkstone")
 RECIPE = ROOT / "inkstone" / "recipes" / "multi30k-en-de.yaml"
 
 
+def begin(out: Path, settings: list[str]) -> list[str]:
+    """The command that begins a run."""
+    return [INKSTONE, "train", "translate", "--recipe", str(RECIPE), "--out", str(out), *settings, "--json"]
+
+
 def train(out: Path, settings: list[str]) -> tuple[dict[str, Any], float]:
     """One uninterrupted run: what it printed, and the wall seconds of the whole command."""
     start = time.perf_counter()
-    command = [
-        INKSTONE,
-        "train",
-        "translate",
-        "--recipe",
-        str(RECIPE),
-        "--out",
-        str(out),
-        *settings,
-        "--json",
-    ]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(begin(out, settings), check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout), time.perf_counter() - start
 
 
 def train_killed(out: Path, settings: list[str], kills: int, seconds: float, seed: int) -> None:
     """The same run, killed at random moments of its first 80 % and resumed each time."""
     generator = random.Random(seed)
-    command = [
-        INKSTONE,
-        "train",
-        "translate",
-        "--recipe",
-        str(RECIPE),
-        "--out",
-        str(out),
-        *settings,
-        "--json",
-    ]
+    command = begin(out, settings)
     for number in range(kills):
         wait = generator.uniform(0.3, 0.8) * seconds / kills
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

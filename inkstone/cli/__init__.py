@@ -11,9 +11,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -98,6 +99,25 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run, on stdout."""
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def train_and_report(
+    train: Callable[[Any, Path], dict[str, Any]], recipe: Any, out: Path, as_json: bool
+) -> None:
+    """Run a training recipe and print its report card; Ctrl-C says how to go on."""
+    from inkstone.ground.progress import say
+    from inkstone.learn.loop import Interrupted
+    from inkstone.recipes.run import run_folder
+
+    try:
+        result = train(recipe, out)
+    except Interrupted as error:
+        raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
+    if as_json:
+        print_json(result)
+        return
+    say(f"the model is in {out}")
+    print((out / "README.md").read_text("utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

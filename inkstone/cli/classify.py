@@ -150,18 +150,7 @@ def resume_classify(run: Path, as_json: bool) -> None:
 
 
 def _train(recipe: Any, out: Path, as_json: bool) -> None:
-    from inkstone.cli import print_json
-    from inkstone.ground.progress import say
-    from inkstone.learn.loop import Interrupted
+    from inkstone.cli import train_and_report
     from inkstone.recipes.classify import train_classifier
-    from inkstone.recipes.run import run_folder
 
-    try:
-        result = train_classifier(recipe, out)
-    except Interrupted as error:
-        raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
-    if as_json:
-        print_json(result)
-        return
-    say(f"the model is in {out}")
-    print((out / "README.md").read_text("utf-8"))
+    train_and_report(train_classifier, recipe, out, as_json)

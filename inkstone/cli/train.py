@@ -115,21 +115,10 @@ def _resume_classifier(run: Path, as_json: bool) -> None:
 
 
 def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
-    from inkstone.cli import print_json
-    from inkstone.ground.progress import say
-    from inkstone.learn.loop import Interrupted
-    from inkstone.recipes.run import run_folder
+    from inkstone.cli import train_and_report
     from inkstone.recipes.translate import train_translator
 
-    try:
-        result = train_translator(recipe, out)
-    except Interrupted as error:
-        raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
-    if as_json:
-        print_json(result)
-        return
-    say(f"the model is in {out}")
-    print((out / "README.md").read_text("utf-8"))
+    train_and_report(train_translator, recipe, out, as_json)
 
 
 def _named_tests(given: list[str]) -> dict[str, list[str]]:
