@@ -3,6 +3,7 @@
     INKSTONE_DATA=... python benchmarks/multi30k.py                  # about 25 minutes on two cores
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3         # twice as long: the second run is killed three times
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --set training.epochs=1
+    INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --whole models/multi30k   # the first run is there already
 
 With --kill, a second run with the same recipe is killed (SIGKILL) at random moments, resumed each time, and must end
 with the same weights, byte for byte.
@@ -59,6 +60,17 @@ def train_killed(out: Path, settings: list[str], kills: int, seconds: float, see
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def show(result: dict[str, Any], seconds: float) -> None:
+    """The figures of an uninterrupted run."""
+    for name, metrics in result["metrics"].items():
+        beside = ", ".join(f"{who} {values['bleu']:.2f}" for who, values in result["baseline"][name].items())
+        print(f"{name}: BLEU {metrics['bleu']:.2f}, chrF {metrics['chrf']:.2f} (baselines, BLEU: {beside})")
+    print(f"whole command {seconds / 60:.1f} min, training {result['seconds'] / 60:.1f} min")
+    print(
+        f"{result['tokens_per_second']:,.0f} tokens/s, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MB"
+    )
+
+
 def weights(bundle: Path) -> str:
     """The sha256 of the trained weights."""
     return hashlib.sha256((bundle / "model.safetensors").read_bytes()).hexdigest()
@@ -68,6 +80,9 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kill", type=int, default=0, help="also a run that is killed this often")
+    parser.add_argument(
+        "--whole", type=Path, help="the bundle of an uninterrupted run, instead of training it now"
+    )
     parser.add_argument("--set", action="append", default=[], help="laid over the recipe")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of killing")
     asked = parser.parse_args()
@@ -76,21 +91,13 @@ def main() -> None:
         return
     settings = [word for one in asked.set for word in ("--set", one)]
     with tempfile.TemporaryDirectory() as folder:
-        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        result, seconds = train(whole, settings)
-        for name, metrics in result["metrics"].items():
-            beside = ", ".join(
-                f"{who} {values['bleu']:.2f}" for who, values in result["baseline"][name].items()
-            )
-            print(
-                f"{name}: BLEU {metrics['bleu']:.2f}, chrF {metrics['chrf']:.2f} (baselines, BLEU: {beside})"
-            )
-        print(f"whole command {seconds / 60:.1f} min, training {result['seconds'] / 60:.1f} min")
-        print(
-            f"{result['tokens_per_second']:,.0f} tokens/s, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MB"
-        )
+        whole, killed = asked.whole or Path(folder) / "whole", Path(folder) / "killed"
+        if asked.whole is None:
+            result, seconds = train(whole, settings)
+            show(result, seconds)
         if asked.kill:
-            train_killed(killed, settings, asked.kill, result["seconds"], asked.seed)
+            usual = json.loads((whole / "report.json").read_text(encoding="utf-8"))["training"]["seconds"]
+            train_killed(killed, settings, asked.kill, usual, asked.seed)
             equal = weights(whole) == weights(killed)
             print(f"killed {asked.kill} times (seed {asked.seed}): weights {'equal' if equal else 'DIFFER'}")
             if not equal:
