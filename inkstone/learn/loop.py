@@ -30,7 +30,7 @@ from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, no
 from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.data.batches import Batch, Example, Plan, chunks, to_device
 from inkstone.learn.objectives.loss import Objective
-from inkstone.learn.optim import SCHEDULES, Schedule, adamw, rate
+from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
 from inkstone.learn.state import Checkpoints, State
 from inkstone.learn.watch import Watch
 
@@ -44,6 +44,7 @@ class TrainingOptions:
 
     epochs: float = 20.0
     tokens_per_batch: int = 8192  # padded, both sides
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 2e-3
     schedule: Schedule = "cosine"
     warmup_steps: int = 200
@@ -77,6 +78,8 @@ class TrainingOptions:
             for name in ("smoothing", "beta2")
             if getattr(self, name) >= 1
         ]
+        if self.optimizer not in OPTIMIZERS:
+            problems.append(not_known("optimizer", self.optimizer, OPTIMIZERS))
         if self.schedule not in SCHEDULES:
             problems.append(not_known("schedule", self.schedule, SCHEDULES))
         if self.seed >= 2**31:
@@ -144,7 +147,7 @@ def train(
     total = max(1, math.ceil(options.epochs * per_epoch))
     device = pick_device()
     model.to(device)
-    optimizer = adamw(
+    optimizer = OPTIMIZERS[options.optimizer](
         model, learning_rate=options.learning_rate, weight_decay=options.weight_decay, beta2=options.beta2
     )
     checkpoints = Checkpoints(run)
@@ -187,9 +190,7 @@ def train(
     )
 
 
-def _begin(
-    checkpoints: Checkpoints, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
-) -> State:
+def _begin(checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, fingerprint: str) -> State:
     place = checkpoints.newest("last")
     if place is None:
         checkpoints.sweep(0)
@@ -231,7 +232,7 @@ class _Keeper:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         checkpoints: Checkpoints,
         state: State,
         options: TrainingOptions,
@@ -271,7 +272,7 @@ class _Keeper:
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * share
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         state.step += 1
         state.tokens += batch.tokens
         state.loss = value if math.isnan(state.loss) else 0.98 * state.loss + 0.02 * value

@@ -16,9 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,6 +25,7 @@ from inkstone.ground.errors import OutputError, TrainingError
 from inkstone.ground.files import whole_folder, write_json
 from inkstone.ground.manifest import problems, read_json, seal
 from inkstone.ground.progress import say
+from inkstone.learn.optim import Optimizers
 
 
 @dataclass(slots=True)
@@ -52,9 +51,7 @@ class Checkpoints:
     def __init__(self, run: Path) -> None:
         self.folder = run / "checkpoints"
 
-    def save(
-        self, kind: str, model: nn.Module, state: State, optimizer: torch.optim.Optimizer | None = None
-    ) -> None:
+    def save(self, kind: str, model: nn.Module, state: State, optimizer: Optimizers | None = None) -> None:
         """Write a checkpoint of a kind ("last", "best") whole, then remove the earlier ones of that kind."""
         place = self.folder / f"{kind}-{state.step:08d}"
         if place.exists() and not problems(place):  # the same step, saved before
@@ -94,7 +91,7 @@ class Checkpoints:
         for left in self.folder.glob(".*.part"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def load(self, place: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
+    def load(self, place: Path, model: nn.Module, optimizer: Optimizers | None = None) -> State:
         """Put a checkpoint's weights (and the optimiser's moments) in place, and return where the run stood.
 
         Raises TrainingError when the weights are those of another model.
@@ -116,18 +113,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    moments: Mapping[int, Mapping[str, Any]] = optimizer.state_dict()["state"]
+def _optimizer_tensors(optimizer: Optimizers) -> dict[str, Tensor]:
     return {
         f"{number}.{name}": value.contiguous()
-        for number, values in moments.items()
+        for number, values in optimizer.moments().items()
         for name, value in values.items()
     }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]) -> None:
+def _load_optimizer(optimizer: Optimizers, stored: Mapping[str, Tensor]) -> None:
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in stored.items():
         number, name = key.split(".", 1)
         moments.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_moments(moments)

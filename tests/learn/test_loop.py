@@ -132,6 +132,12 @@ class TestResuming:
             run(tmp_path / "cut", precision="bfloat16", epochs=1, collate=dying(5, die), save_every_s=0)
         assert run(tmp_path / "cut", precision="bfloat16", epochs=1)[1] == whole
 
+    def test_with_muon_too(self, tmp_path: Path, uninterrupted: str) -> None:
+        whole = run(tmp_path / "whole", optimizer="muon")[1]
+        with pytest.raises(Died):
+            run(tmp_path / "cut", optimizer="muon", collate=dying(5, die), save_every_s=0)
+        assert run(tmp_path / "cut", optimizer="muon", model=small_model(seed=8))[1] == whole != uninterrupted
+
     def test_a_finished_run_is_finished(self, tmp_path: Path, uninterrupted: str) -> None:
         run(tmp_path)
         outcome, digest = run(tmp_path, collate=dying(0, die), model=small_model(seed=8))

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: E402
 from inkstone.learn.data.batches import LabelBatch, PairExample, pair_batch  # noqa: E402
 from inkstone.learn.objectives import OBJECTIVES, classification, sequence_to_sequence  # noqa: E402
 from inkstone.learn.objectives.loss import CHUNK, linear_cross_entropy  # noqa: E402
-from inkstone.learn.optim import SCHEDULES, adamw, rate  # noqa: E402
+from inkstone.learn.optim import SCHEDULES, adamw, muon, rate  # noqa: E402
 from inkstone.model.config import tiny  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 
@@ -135,3 +135,21 @@ def test_one_step_of_the_optimiser_is_adamw_by_hand() -> None:
         torch.testing.assert_close(
             p.detach(), before[name] * decay - 0.1 * p.grad.sign(), atol=1e-5, rtol=1e-4
         )
+
+
+def test_muon_steps_every_direction_of_a_matrix_alike_and_the_rest_with_adamw() -> None:
+    layer = torch.nn.Linear(24, 16)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    optimiser = muon(layer, learning_rate=0.1, weight_decay=0.0, beta2=0.98)
+    generator = torch.Generator().manual_seed(1)
+    inputs, outputs = torch.randn(64, 24, generator=generator), torch.randn(64, 16, generator=generator)
+    torch.nn.functional.mse_loss(layer(inputs), outputs).backward()
+    optimiser.step()
+    step = (layer.weight.detach() - before["weight"]) / (0.1 * 0.2 * 24**0.5)
+    sizes = torch.linalg.svdvals(step)
+    gradient = torch.linalg.svdvals(layer.weight.grad)
+    assert gradient[0] / gradient[-1] > 3 > 1.3 > sizes[0] and sizes[-1] > 0.6, sizes
+    assert (step * layer.weight.grad).sum() < 0, "downhill"
+    torch.testing.assert_close(
+        layer.bias.detach(), before["bias"] - 0.1 * layer.bias.grad.sign(), atol=1e-5, rtol=1e-4
+    )
