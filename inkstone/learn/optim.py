@@ -1,9 +1,8 @@
 """The optimisers and their schedules.
 
-adamw is the safe choice for every kind of model. muon (Jordan et al., 2024) makes the step of each hidden matrix
-orthogonal, so that no direction of it is learnt at the cost of the others; all else goes on with AdamW. Its
-step is scaled to the size of AdamW's (Liu et al., 2025), so that one learning rate serves both. On the bundled
-translator it stands after 400 steps where AdamW stands after 550 (docs/journal.md).
+adamw is the safe choice for every kind of model. muon steps the matrices of the hidden layers in another way
+(learn/muon.py) and leaves the rest to AdamW: on the bundled translator it stands after 400 steps where AdamW stands after
+550 (docs/journal.md).
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+
+from inkstone.learn.muon import Muon
 
 OptimizerName = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "inverse-sqrt", "linear", "constant"]
@@ -86,7 +87,7 @@ def muon(model: nn.Module, *, learning_rate: float, weight_decay: float, beta2: 
     kernels = [parameter for parameter in matrices if parameter.dim() > 2]
     groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return Optimizers(
-        torch.optim.Muon(flat, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(flat, lr=learning_rate, weight_decay=weight_decay),
         torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, beta2), eps=1e-8, fused=True),
     )
 

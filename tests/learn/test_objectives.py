@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import torch.nn.functional as F  # noqa: E402
 
 from inkstone.learn.data.batches import LabelBatch, PairExample, pair_batch  # noqa: E402
+from inkstone.learn.muon import Muon  # noqa: E402
 from inkstone.learn.objectives import OBJECTIVES, classification, sequence_to_sequence  # noqa: E402
 from inkstone.learn.objectives.loss import CHUNK, linear_cross_entropy  # noqa: E402
 from inkstone.learn.optim import SCHEDULES, adamw, muon, rate  # noqa: E402
@@ -153,3 +154,23 @@ def test_muon_steps_every_direction_of_a_matrix_alike_and_the_rest_with_adamw() 
     torch.testing.assert_close(
         layer.bias.detach(), before["bias"] - 0.1 * layer.bias.grad.sign(), atol=1e-5, rtol=1e-4
     )
+
+
+def test_muon_in_stacks_is_torchs_muon() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(8, 12), (8, 12), (12, 8), (16, 16)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(one.clone()) for one in start] for _ in range(2))
+    optimisers = [
+        Muon(ours, lr=0.2, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        for shape, one, other in zip(shapes, ours, theirs, strict=True):
+            one.grad = torch.randn(shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        torch.testing.assert_close(one.detach(), other.detach(), atol=0.02, rtol=0)  # bfloat16 inside
+        assert (one.detach() - before).abs().mean() > 0.05
