@@ -1,6 +1,6 @@
 """Muon (Jordan et al., 2024): momentum whose step is made orthogonal, for the matrices of the hidden layers.
 
-A step of AdamW changes a matrix mostly along a few directions. Muon gives every direction of the momentum the same size, by
+A step of AdamW changes a matrix mostly along a few directions. Muon gives every direction of the momentum one size, by
 five Newton-Schulz iterations (matrix products alone, in bfloat16): the rare ones are learnt as fast as the common ones.
 The step is scaled to the root mean square of AdamW's (Liu et al., 2025), so that one learning rate serves both.
 
