@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from inkstone.generate.engine import GenerationOptions, Hypothesis
+from inkstone.model.interface import SequenceModel
 from inkstone.model.padding import pad
-from inkstone.model.transformer import Cache, Transformer
+from inkstone.model.transformer import Cache
 
 
 class _Sentence:
@@ -41,11 +42,11 @@ class _Sentence:
 
 @torch.inference_mode()
 def beam_search(
-    model: Transformer, sources: Sequence[Sequence[int]], options: GenerationOptions
+    model: SequenceModel, sources: Sequence[Sequence[int]], options: GenerationOptions
 ) -> list[list[Hypothesis]]:
     """For each source (ids with their marks), its best hypotheses. The model must be in evaluation mode."""
     config, width = model.config, options.beam_size
-    device = model.embedding.weight.device
+    device = model.output_weight.device
     source_BS = pad(sources, config.pad_id).to(device)
     memory_BSD = model.encode(source_BS).repeat_interleave(width, 0)
     mask = model.visible(source_BS).repeat_interleave(width, 0)

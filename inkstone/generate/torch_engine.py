@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
+from torch import nn
 
 from inkstone.generate.beam import beam_search
 from inkstone.generate.engine import GenerationOptions, Hypothesis
-from inkstone.model.checkpoint import load_transformer
+from inkstone.model.checkpoint import load_model
+from inkstone.model.interface import SequenceModel
 from inkstone.model.padding import pad
-from inkstone.model.transformer import Transformer
 
 T = TypeVar("T")
 ROWS = 64  # sentences run together
 
 
 class TorchEngine:
-    """Runs a Transformer with an encoder and a decoder, in the precision of its weights."""
+    """Runs a model with an encoder and a decoder, whatever its architecture, in the precision of its weights."""
 
     name = "torch"
 
-    def __init__(self, model: Transformer) -> None:
-        self.model = model.eval()
+    def __init__(self, model: nn.Module) -> None:
+        self.model = cast(SequenceModel, model.eval())
 
     @classmethod
     def load(cls, folder: Path) -> TorchEngine:
         """The engine of a bundle's checkpoint."""
-        return cls(load_transformer(folder))
+        return cls(load_model(folder))
 
     def generate(
         self, sources: Sequence[Sequence[int]], options: GenerationOptions
@@ -47,7 +48,7 @@ class TorchEngine:
     @torch.inference_mode()
     def _score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
         config = self.model.config
-        device = self.model.embedding.weight.device
+        device = self.model.output_weight.device
         source_BS = pad([source for source, _ in pairs], config.pad_id).to(device)
         target_BT = pad([[config.bos_id, *target] for _, target in pairs], config.pad_id).to(device)
         wanted_BT = pad([[*target, config.eos_id] for _, target in pairs], config.pad_id).to(device)

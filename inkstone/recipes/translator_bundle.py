@@ -45,7 +45,7 @@ def finish(
     from inkstone.generate.torch_engine import TorchEngine
     from inkstone.judge.report import ReportCard
     from inkstone.model.bundle import describe, new_bundle
-    from inkstone.model.checkpoint import save_transformer
+    from inkstone.model.checkpoint import save_model
 
     description = {
         "task": "translate",
@@ -57,7 +57,7 @@ def finish(
     }
     made = _made(recipe, examples)
     with new_bundle(out, description, made) as folder:
-        save_transformer(model, folder, dtype=getattr(torch, recipe.weights))
+        save_model(model, folder, dtype=getattr(torch, recipe.weights))
         tokenizer.save(folder / "tokenizer.json")
         certificate = _ship(recipe, folder, TorchEngine.load(folder), tokenizer, corpus, directions)
         identical = f"{certificate.float32_identical} of {certificate.sentences}"

@@ -26,7 +26,7 @@ from inkstone.ground.errors import ConfigError, TrainingError, raise_all
 from inkstone.ground.files import write_json
 from inkstone.ground.manifest import read_json
 from inkstone.model.bag import Bag, save_bag
-from inkstone.model.checkpoint import save_transformer
+from inkstone.model.checkpoint import save_model
 from inkstone.model.config import ModelConfig
 from inkstone.model.transformer import Transformer
 from inkstone.ship.ctranslate2 import Quantization, fill_side
@@ -63,7 +63,7 @@ def ship_encoder(
 
     right: the share of `texts` that these scores label rightly. Raises TrainingError when the export does not agree.
     """
-    save_transformer(model, folder)
+    save_model(model, folder)
     tokenizer.save(folder / "tokenizer.json")
     with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
         exact = EncoderEngine(

@@ -16,7 +16,7 @@ from inkstone.generate.ctranslate2_engine import CTranslate2Engine  # noqa: E402
 from inkstone.generate.engine import GenerationOptions, Hypothesis  # noqa: E402
 from inkstone.generate.torch_engine import TorchEngine  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
-from inkstone.model.checkpoint import save_transformer  # noqa: E402
+from inkstone.model.checkpoint import save_model  # noqa: E402
 from inkstone.model.config import tiny  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 from inkstone.ship.ctranslate2 import export_ctranslate2  # noqa: E402
@@ -192,7 +192,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def exported(
     model: Transformer, tokenizer: Tokenizer, folder: Path, quantization: Any = "float32"
 ) -> CTranslate2Engine:
-    save_transformer(model, folder)
+    save_model(model, folder)
     tokenizer.save(folder / "tokenizer.json")
     export_ctranslate2(folder, folder / quantization, quantization=quantization)
     return CTranslate2Engine(folder / quantization, tokenizer, threads=1)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from inkstone.ground.errors import BundleError, InkstoneError, OutputError  # noqa: E402
 from inkstone.model import checkpoint  # noqa: E402
-from inkstone.model.checkpoint import load_transformer, save_transformer  # noqa: E402
+from inkstone.model.checkpoint import load_model, save_model  # noqa: E402
 from inkstone.model.config import tiny  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 
@@ -28,13 +28,13 @@ SIZES: dict[str, Any] = {"hidden_size": 16, "num_heads": 2, "feed_forward_size":
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
-    save_transformer(Transformer(tiny(30, **SIZES, **layers), torch.Generator().manual_seed(1)), tmp_path)
+    save_model(Transformer(tiny(30, **SIZES, **layers), torch.Generator().manual_seed(1)), tmp_path)
     return tmp_path
 
 
 def test_it_comes_back_bit_by_bit_and_ready_to_evaluate(saved: Path) -> None:
     weights = load_file(saved / "model.safetensors")
-    model = load_transformer(saved)
+    model = load_model(saved)
     assert not model.training
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert "position_table" not in weights, "what follows from the configuration is not stored"
@@ -47,7 +47,7 @@ def test_every_tensor_that_does_not_fit_is_named(saved: Path) -> None:
     weights["embedding.weight"] = torch.zeros(31, 16)
     save_file(weights, saved / "model.safetensors")
     with pytest.raises(BundleError) as error:
-        load_transformer(saved)
+        load_model(saved)
     for words in (
         "3 problems", "encoder_norm.weight is missing", "head.weight is not known",
         "embedding.weight has shape (31, 16), not (30, 16)",
@@ -85,7 +85,7 @@ def test_hostile_weights_are_refused_and_nothing_runs(
     monkeypatch.chdir(saved)
     (saved / "model.safetensors").write_bytes(content)
     with pytest.raises(BundleError, match=r"model\.safetensors"):
-        load_transformer(saved)
+        load_model(saved)
     assert not (saved / "canary").exists()
 
 
@@ -104,7 +104,7 @@ def test_no_truncation_or_flipped_header_is_anything_but_a_refusal_or_a_model(sa
             )
         file.write_bytes(spoiled)
         try:
-            model = load_transformer(saved)
+            model = load_model(saved)
         except InkstoneError as error:
             assert "model.safetensors" in str(error)
         else:
@@ -116,7 +116,7 @@ def test_a_full_disk_is_said(saved: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: Any, **__: Any) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    model = load_transformer(saved)
+    model = load_model(saved)
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        save_transformer(model, saved)
+        save_model(model, saved)

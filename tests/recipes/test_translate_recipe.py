@@ -23,7 +23,7 @@ from inkstone.ground.configuration import plain
 from inkstone.ground.errors import ConfigError, DataError, OutputError
 from inkstone.ground.manifest import problems, sha256
 from inkstone.model.bundle import open_bundle
-from inkstone.model.checkpoint import load_transformer
+from inkstone.model.checkpoint import load_model
 from inkstone.recipes.pairs import Corpus, both, encode, read_corpus
 from inkstone.recipes.run import run_folder
 from inkstone.recipes.translate import load_recipe, train_translator
@@ -78,7 +78,7 @@ class TestTheBundle:
 
     def test_model_and_tokenizer_fit(self, trained: Trained) -> None:
         tokenizer = Tokenizer.load(trained.bundle)
-        assert load_transformer(trained.bundle).config.vocab_size == tokenizer.vocab_size
+        assert load_model(trained.bundle).config.vocab_size == tokenizer.vocab_size
         assert tokenizer.specials[4:] == ("<2en>", "<2zh>")
 
     def test_it_verifies(self, trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ DIRECTIONS = [["zh", "en"], ["en", "zh"]]
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     torch = pytest.importorskip("torch", reason="a random model is made with torch: inkstone[train]")
-    from inkstone.model.checkpoint import save_transformer
+    from inkstone.model.checkpoint import save_model
     from inkstone.model.config import tiny
     from inkstone.model.transformer import Transformer
     from inkstone.ship.ctranslate2 import export_ctranslate2
@@ -48,7 +48,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     tokenizer = Tokenizer.train(TEXTS * 20, kind="bpe", vocab_size=320, specials=["<2en>", "<2zh>"])
     model = Transformer(tiny(tokenizer.vocab_size), torch.Generator().manual_seed(1))
     with new_bundle(folder / "nonsense", description, made={"by": "a test"}) as inside:
-        save_transformer(model, inside, dtype=torch.float32)
+        save_model(model, inside, dtype=torch.float32)
         tokenizer.save(inside / "tokenizer.json")
         export_ctranslate2(inside, inside / "ctranslate2-int8", quantization="int8")
     models = Models.load(folder, threads=1)

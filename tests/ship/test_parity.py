@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the trained engine needs torch")
 from inkstone.generate.ctranslate2_engine import CTranslate2Engine  # noqa: E402
 from inkstone.generate.torch_engine import TorchEngine  # noqa: E402
 from inkstone.ground.errors import ConfigError, TrainingError  # noqa: E402
-from inkstone.model.checkpoint import load_transformer, save_transformer  # noqa: E402
+from inkstone.model.checkpoint import load_model, save_model  # noqa: E402
 from inkstone.model.config import tiny  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 from inkstone.ship import ctranslate2 as export_module  # noqa: E402
@@ -116,16 +116,16 @@ def test_a_wrong_export_is_not_shipped(folder: Path, monkeypatch: pytest.MonkeyP
 def test_what_ctranslate2_cannot_hold_is_refused(tmp_path: Path, shape: Any) -> None:
     config = tiny(300, shape)
     assert obstacles(tiny(300)) == [] and len(obstacles(config)) == 1
-    save_transformer(Transformer(config), tmp_path)
+    save_model(Transformer(config), tmp_path)
     with pytest.raises(ConfigError, match=f"does not fit CTranslate2: shape={shape}"):
         export_ctranslate2(tmp_path, tmp_path / "out", quantization="float32")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_in_half_precision_loads_and_exports(trained: Trained, folder: Path) -> None:
-    exact = load_transformer(folder)
-    save_transformer(exact, folder, dtype=torch.float16)
-    loaded = load_transformer(folder)
+    exact = load_model(folder)
+    save_model(exact, folder, dtype=torch.float16)
+    loaded = load_model(folder)
     for (name, a), (_, b) in zip(exact.named_parameters(), loaded.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)
     assert ship(folder, limit=100.0).float32_identical == 4
