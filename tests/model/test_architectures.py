@@ -1,4 +1,4 @@
-"""Every architecture through a checkpoint and back, its configuration with all its problems, word vectors to begin with."""
+"""Every architecture through a checkpoint and back, its configuration with all its problems, word vectors to begin."""
 
 from __future__ import annotations
 
