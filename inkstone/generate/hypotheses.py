@@ -44,8 +44,8 @@ def advance(
     """Sort each sentence's best extensions into finished and open ones.
 
     top, places: arrays (sentences, 2 x beam_size), of torch or numpy, best first: summed log-probabilities, and where
-    they stand among (row of the beam, token). ids: (rows, tokens so far), begin mark first. Returns the rows to go on with,
-    their next tokens and scores, beam_size for each sentence still open, and the places of those sentences.
+    they stand among (row of the beam, token). ids: (rows, tokens so far), begin mark first. Returns the rows to go on
+    with, their next tokens and scores, beam_size for each sentence still open, and the places of those sentences.
     """
     rows: list[int] = []
     tokens: list[int] = []
