@@ -35,7 +35,6 @@ TOKENIZERS_PARALLELISM; set that variable to "false" in the parent to choose sil
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -47,6 +46,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.files import write_text
+from inkstone.text.decoding import Decoding, StreamDecoder, join_chinese
 
 PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<s>", "</s>"
 MARKS = (PAD, UNK, BOS, EOS)
@@ -88,12 +88,13 @@ class Tokenizer:
         inner.encode_special_tokens = True
         inner.no_padding()
         inner.no_truncation()
-        self._inner = inner
+        self.inner = inner
         self.kind: Kind = kind
         self.vocab_size: int = inner.get_vocab_size(with_added_tokens=True)
         self.pad_id, self.unk_id, self.bos_id, self.eos_id = range(4)
         added = inner.get_added_tokens_decoder()
         self.specials: tuple[str, ...] = tuple(added[number].content for number in sorted(added))
+        self._decoding = Decoding.of(inner, added, joins_chinese=kind == "wordpiece")
 
     @classmethod
     def train(
@@ -157,7 +158,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`, whole or not at all."""
-        write_text(path, self._inner.to_str(pretty=True) + "\n")
+        write_text(path, self.inner.to_str(pretty=True) + "\n")
 
     def encode(self, text: str) -> list[int]:
         """The numbers of the tokens of `text`, without <s> and </s>."""
@@ -166,12 +167,12 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts, in threads."""
         try:
-            encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
             for text in texts:
                 if not isinstance(text, str):
                     raise
-                _refuse_surrogates(text)
+                refuse_surrogates(text)
             raise error
         return [encoding.ids for encoding in encodings]
 
@@ -187,21 +188,25 @@ class Tokenizer:
                     f"token {max(ids)} is not in this vocabulary of {self.vocab_size}. "
                     "The model and the tokenizer do not belong together."
                 )
-        texts: list[str] = self._inner.decode_batch(
+        texts: list[str] = self.inner.decode_batch(
             [list(ids) for ids in batch], skip_special_tokens=not keep_specials
         )
-        return [_join_chinese(text) for text in texts] if self.kind == "wordpiece" else texts
+        return [join_chinese(text) for text in texts] if self.kind == "wordpiece" else texts
+
+    def stream(self, skip_special_tokens: bool = True) -> StreamDecoder:
+        """A decoder for ids that come one after another; never half a character."""
+        return self._decoding.stream(skip_special_tokens)
 
     def id_of(self, token: str) -> int:
         """The number of a token. Raises ConfigError when there is no such token."""
-        number: int | None = self._inner.token_to_id(token)
+        number: int | None = self.inner.token_to_id(token)
         if number is None:
             raise ConfigError(not_known("token", token, self.specials))
         return number
 
     def token_of(self, number: int) -> str:
         """The token of a number, as the vocabulary writes it. Raises ConfigError when there is none."""
-        token: str | None = self._inner.id_to_token(number)
+        token: str | None = self.inner.id_to_token(number)
         if token is None:
             raise ConfigError(f"token number {number} is not known. Valid: 0 to {self.vocab_size - 1}.")
         return token
@@ -216,7 +221,7 @@ def _check_specials(names: Sequence[str], kind: Kind) -> None:
     if repeated:
         raise ConfigError(f"special tokens are named twice: {', '.join(repeated)}. Give each once.")
     for name in names:
-        _refuse_surrogates(name)
+        refuse_surrogates(name)
         if not name or name in BYTES or len(_cut(kind).pre_tokenize_str(name)) < 2:
             raise ConfigError(
                 f'"{name}" cannot be a special token: ordinary text could become it. '
@@ -224,7 +229,7 @@ def _check_specials(names: Sequence[str], kind: Kind) -> None:
             )
 
 
-def _refuse_surrogates(text: str) -> None:
+def refuse_surrogates(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -398,9 +403,3 @@ def _kind_of(description: dict[str, Any], path: Path) -> Kind:
     if model in ("Unigram", "WordPiece"):
         return "unigram" if model == "Unigram" else "wordpiece"
     raise DataError(f"{path}: " + not_known("tokenizer model", model, ["BPE", "Unigram", "WordPiece"]))
-
-
-def _join_chinese(text: str) -> str:
-    """Take out the spaces that BERT's cutting put between Chinese characters."""
-    wide = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"
-    return re.sub(rf"(?<={wide}) (?={wide})", "", text)

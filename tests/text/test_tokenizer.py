@@ -143,7 +143,7 @@ def test_training_is_the_same_in_every_process(kind: str) -> None:
         "import hashlib\nfrom inkstone.text.tokenizer import Tokenizer\n"
         f"texts = {TEXTS[:6]!r} * 3\n"
         f"t = Tokenizer.train(texts, kind={kind!r}, vocab_size=420)\n"
-        "print(hashlib.sha256(t._inner.to_str().encode()).hexdigest())"
+        "print(hashlib.sha256(t.inner.to_str().encode()).hexdigest())"
     )
     runs = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
