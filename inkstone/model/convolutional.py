@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from inkstone.ground.errors import ConfigError
 from inkstone.model.convolutional_config import ConvolutionalConfig
 from inkstone.model.dropout import Dropout
-from inkstone.model.transformer import Cache
+from inkstone.model.attention import Cache
 
 HALF = 0.5**0.5  # a sum of two independent values of variance 1, times this, has variance 1
 
@@ -144,30 +144,35 @@ class Convolutional(nn.Module):
         it is extended in place, and the memory is then only needed at the first call, its mask always.
         """
         assert memory_mask is not None, "decoding needs a source"
-        going_on = cache is not None and cache.length > 0
-        if cache is not None and going_on:
-            (_, start_B), memory_BSD = cache.own[0], cache.memory[0][0]
-            before = [own[0] for own in cache.own[1:]]
-        else:
-            start_B = ids_BT.new_zeros(len(ids_BT))
-            blank = (len(ids_BT), self.config.width - 1, self.config.hidden_size)
-            before = [self.embedding.weight.new_zeros(blank)] * len(self.decoder)
-        assert memory_BSD is not None, "the first call needs a memory"
-        self._fits((cache.length if cache is not None else 0) + ids_BT.shape[1])
+        so_far = cache
+        if so_far is None or not so_far.memory:
+            assert memory_BSD is not None, "the first call needs a memory"
+            so_far = self.begin(memory_BSD, memory_mask)
+        self._fits(so_far.length + ids_BT.shape[1])
+        memory_BSX, start_B = so_far.memory[0][0], so_far.own[0][0]
         places_BT = start_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
         g_BTE = self._embed(ids_BT, places_BT, self.target_positions)
         x_BTD, after = self.decoder_in(g_BTE), []
-        for layer, attention, earlier in zip(self.decoder, self.attention, before, strict=True):
-            longer_BXD = torch.cat([earlier.to(x_BTD.dtype), x_BTD], dim=1)
-            after.append(longer_BXD[:, ids_BT.shape[1] :])
-            h_BTD, _ = attention(layer(longer_BXD), g_BTE, memory_BSD, memory_mask)
+        layers = zip(self.decoder, self.attention, so_far.own[1:], strict=True)
+        for layer, attention, (earlier_BXD, nothing) in layers:
+            longer_BXD = torch.cat([earlier_BXD.to(x_BTD.dtype), x_BTD], dim=1)
+            after.append((longer_BXD[:, ids_BT.shape[1] :], nothing))
+            h_BTD, _ = attention(layer(longer_BXD), g_BTE, memory_BSX, memory_mask)
             x_BTD = (h_BTD + x_BTD) * HALF
         if cache is not None:
-            cache.length += ids_BT.shape[1]
             now_B = start_B + ids_BT.shape[1]
-            cache.own = [(now_B, now_B), *((one, one[:, :0]) for one in after)]
-            cache.memory = [(memory_BSD, memory_BSD[:, :0])]
+            cache.own, cache.memory = [(now_B, so_far.own[0][1]), *after], so_far.memory
+            cache.length += ids_BT.shape[1]
         return self.dropout(self.decoder_out(x_BTD))  # type: ignore[no-any-return]
+
+    def begin(self, memory_BSD: Tensor, memory_mask: Tensor) -> Cache:
+        """What decoding remembers before the first token: its place, 0, of each layer no inputs yet, and the memory."""
+        rows, size = len(memory_BSD), self.config.hidden_size
+        place_B = memory_mask.new_zeros(rows, dtype=torch.long)
+        blank_BXD = memory_BSD.new_zeros(rows, self.config.width - 1, size)
+        nothing = memory_BSD[:, :0]
+        own = [(place_B, place_B[:, None][:, :0]), *((blank_BXD, nothing) for _ in self.decoder)]
+        return Cache(0, own, [(memory_BSD, nothing)])
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary for states of the decoder: (..., V)."""

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from inkstone.model.dropout import Dropout
 from inkstone.model.recurrent_config import RecurrentConfig
-from inkstone.model.transformer import Cache
+from inkstone.model.attention import Cache
 
 CELLS: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 State = tuple[
@@ -237,19 +237,27 @@ class Recurrent(nn.Module):
         memory_BSD, memory_mask: from `encode` and `visible`. cache: the states after the tokens before these ones; it is
         extended in place, and the memory is then only needed at the first call, its mask always.
         """
-        decoder = self.decoder
-        assert decoder is not None and memory_mask is not None, "decoding needs a decoder and a source"
-        if cache is not None and cache.length:
-            states, (keys_BSD, memory_BSD) = list(cache.own), cache.memory[0]
-        else:
+        assert self.decoder is not None and memory_mask is not None, "decoding needs a decoder and a source"
+        so_far = cache
+        if so_far is None or not so_far.memory:
             assert memory_BSD is not None, "the first call needs a memory"
-            keys_BSD = memory_BSD if decoder.attention is None else decoder.attention.keys(memory_BSD)
-            states = decoder.start(memory_BSD, memory_mask)
-        x_BTE, states = decoder(self._embed(ids_BT), states, keys_BSD, memory_BSD, memory_mask)
+            so_far = self.begin(memory_BSD, memory_mask)
+        keys_BSD, memory_BSD = so_far.memory[0]
+        states_BTE: Tensor
+        states_BTE, last = self.decoder(
+            self._embed(ids_BT), list(so_far.own), keys_BSD, memory_BSD, memory_mask
+        )
         if cache is not None:
-            cache.own, cache.memory = states, [(keys_BSD, memory_BSD)]
+            cache.own, cache.memory = last, so_far.memory
             cache.length += ids_BT.shape[1]
-        return x_BTE  # type: ignore[no-any-return]
+        return states_BTE
+
+    def begin(self, memory_BSD: Tensor, memory_mask: Tensor) -> Cache:
+        """What decoding remembers before the first token: the states to begin from, the memory and its keys."""
+        decoder = self.decoder
+        assert decoder is not None, "decoding needs a decoder"
+        keys_BSD = memory_BSD if decoder.attention is None else decoder.attention.keys(memory_BSD)
+        return Cache(0, decoder.start(memory_BSD, memory_mask), [(keys_BSD, memory_BSD)])
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary for states of the decoder: (..., V)."""
