@@ -14,7 +14,6 @@ from inkstone.generate.engine import GenerationOptions, Hypothesis
 from inkstone.generate.hypotheses import Sentence, advance
 from inkstone.model.interface import SequenceModel
 from inkstone.model.padding import pad
-from inkstone.model.transformer import Cache
 
 
 @torch.inference_mode()
@@ -29,7 +28,7 @@ def beam_search(
     mask = model.visible(source_BS).repeat_interleave(width, 0)
     sentences = [Sentence(options.limit(len(source)), options) for source in sources]
     open_sentences = list(range(len(sources)))
-    cache = Cache()
+    cache = model.new_cache()
     ids = torch.full((len(sources) * width, 1), config.bos_id, device=device)
     # Only the first hypothesis of each sentence is alive at the start: the others would be its copies.
     scores = torch.full((len(sources), width), -torch.inf, device=device)

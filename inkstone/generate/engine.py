@@ -6,11 +6,14 @@ and the engines - torch for training and reference, CTranslate2 for serving - ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from inkstone.ground.errors import ConfigError
+
+T = TypeVar("T")
+ROWS = 64  # sentences run together
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +80,14 @@ class Engine(Protocol):
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability of each target (ids without marks; the end mark is scored too) given its source."""
         ...
+
+
+def in_batches(items: Sequence[T], lengths: Sequence[int], run: Callable[[list[T]], list]) -> list:  # type: ignore[type-arg]
+    """Run items in batches of similar length, and give the results back in their own order."""
+    order = sorted(range(len(items)), key=lambda number: lengths[number])
+    results: list = [None] * len(items)  # type: ignore[type-arg]
+    for start in range(0, len(order), ROWS):
+        numbers = order[start : start + ROWS]
+        for number, result in zip(numbers, run([items[n] for n in numbers]), strict=True):
+            results[number] = result
+    return results

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from inkstone.generate.beam import beam_search
-from inkstone.generate.engine import GenerationOptions, Hypothesis
+from inkstone.generate.engine import GenerationOptions, Hypothesis, in_batches
 from inkstone.model.checkpoint import load_model
 from inkstone.model.interface import SequenceModel
 from inkstone.model.padding import pad
-
-T = TypeVar("T")
-ROWS = 64  # sentences run together
 
 
 class TorchEngine:
@@ -55,14 +52,3 @@ class TorchEngine:
         log_probabilities = self.model(source_BS, target_BT).float().log_softmax(-1)
         scores_BT = log_probabilities.gather(2, wanted_BT[:, :, None])[:, :, 0]
         return [float(row[: len(t) + 1].sum()) for row, (_, t) in zip(scores_BT, pairs, strict=True)]
-
-
-def in_batches(items: Sequence[T], lengths: Sequence[int], run: Callable[[list[T]], list]) -> list:  # type: ignore[type-arg]
-    """Run items in batches of similar length, and give the results back in their own order."""
-    order = sorted(range(len(items)), key=lambda number: lengths[number])
-    results: list = [None] * len(items)  # type: ignore[type-arg]
-    for start in range(0, len(order), ROWS):
-        numbers = order[start : start + ROWS]
-        for number, result in zip(numbers, run([items[n] for n in numbers]), strict=True):
-            results[number] = result
-    return results

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from inkstone.ground.errors import ConfigError
 from inkstone.model.convolutional_config import ConvolutionalConfig
 from inkstone.model.dropout import Dropout
-from inkstone.model.attention import Cache
+from inkstone.model.interface import StepCache
 
 HALF = 0.5**0.5  # a sum of two independent values of variance 1, times this, has variance 1
 
@@ -131,12 +131,16 @@ class Convolutional(nn.Module):
         """True where a source token is not padding: (B, S)."""
         return ids_BS != self.config.pad_id
 
+    def new_cache(self) -> StepCache:
+        """An empty cache for `decode`."""
+        return StepCache()
+
     def decode(
         self,
         ids_BT: Tensor,
         memory_BSD: Tensor | None = None,
         memory_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: StepCache | None = None,
     ) -> Tensor:
         """The states of the target tokens, ready to be scored: (B, T, E).
 
@@ -149,30 +153,27 @@ class Convolutional(nn.Module):
             assert memory_BSD is not None, "the first call needs a memory"
             so_far = self.begin(memory_BSD, memory_mask)
         self._fits(so_far.length + ids_BT.shape[1])
-        memory_BSX, start_B = so_far.memory[0][0], so_far.own[0][0]
+        memory_BSX, start_B = so_far.memory[0], so_far.states[0]
         places_BT = start_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
         g_BTE = self._embed(ids_BT, places_BT, self.target_positions)
         x_BTD, after = self.decoder_in(g_BTE), []
-        layers = zip(self.decoder, self.attention, so_far.own[1:], strict=True)
-        for layer, attention, (earlier_BXD, nothing) in layers:
+        layers = zip(self.decoder, self.attention, so_far.states[1:], strict=True)
+        for layer, attention, earlier_BXD in layers:
             longer_BXD = torch.cat([earlier_BXD.to(x_BTD.dtype), x_BTD], dim=1)
-            after.append((longer_BXD[:, ids_BT.shape[1] :], nothing))
+            after.append(longer_BXD[:, ids_BT.shape[1] :])
             h_BTD, _ = attention(layer(longer_BXD), g_BTE, memory_BSX, memory_mask)
             x_BTD = (h_BTD + x_BTD) * HALF
         if cache is not None:
-            now_B = start_B + ids_BT.shape[1]
-            cache.own, cache.memory = [(now_B, so_far.own[0][1]), *after], so_far.memory
+            cache.states, cache.memory = [start_B + ids_BT.shape[1], *after], so_far.memory
             cache.length += ids_BT.shape[1]
         return self.dropout(self.decoder_out(x_BTD))  # type: ignore[no-any-return]
 
-    def begin(self, memory_BSD: Tensor, memory_mask: Tensor) -> Cache:
+    def begin(self, memory_BSD: Tensor, memory_mask: Tensor) -> StepCache:
         """What decoding remembers before the first token: its place, 0, of each layer no inputs yet, and the memory."""
         rows, size = len(memory_BSD), self.config.hidden_size
         place_B = memory_mask.new_zeros(rows, dtype=torch.long)
         blank_BXD = memory_BSD.new_zeros(rows, self.config.width - 1, size)
-        nothing = memory_BSD[:, :0]
-        own = [(place_B, place_B[:, None][:, :0]), *((blank_BXD, nothing) for _ in self.decoder)]
-        return Cache(0, own, [(memory_BSD, nothing)])
+        return StepCache(0, [place_B, *(blank_BXD for _ in self.decoder)], [memory_BSD])
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary for states of the decoder: (..., V)."""

@@ -13,6 +13,7 @@ model's affair.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inkstone.ground.errors import ConfigError
-from inkstone.model.transformer import Cache
+
+
+class Cache(Protocol):
+    """What decoding remembers between calls, of each row of the batch."""
+
+    def reorder(self, rows_B: Tensor) -> None:
+        """Keep these rows of the batch, in this order; beam search moves hypotheses about with it."""
+        ...
+
+
+@dataclass(slots=True)
+class StepCache:
+    """The cache of models that remember as much after a thousand tokens as after one; the batch comes first."""
+
+    length: int = 0
+    states: list[Tensor] = field(default_factory=list)  # new after every token
+    memory: list[Tensor] = field(default_factory=list)  # the same for all tokens; empty before the first call
+
+    def reorder(self, rows_B: Tensor) -> None:
+        """See `Cache.reorder`."""
+        self.states = [one[rows_B] for one in self.states]
+        self.memory = [one[rows_B] for one in self.memory]
 
 
 class SequenceConfig(Protocol):
@@ -61,14 +83,18 @@ class SequenceModel(Protocol):
         """True where a source token is not padding: (B, ..., S)."""
         ...
 
+    def new_cache(self) -> Cache:
+        """An empty cache for `decode`, of the model's own kind."""
+        ...
+
     def decode(
         self,
         ids_BT: Tensor,
         memory_BSD: Tensor | None = None,
         memory_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Any = None,
     ) -> Tensor:
-        """The states of the target tokens: (B, T, width). With a cache, of those that follow the tokens in it."""
+        """The states of the target tokens: (B, T, width). With a cache (`new_cache`), of those after the tokens in it."""
         ...
 
     def logits(self, x_BTD: Tensor) -> Tensor:

@@ -22,15 +22,13 @@ The states that are scored are E wide, so that the output matrix may be the embe
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkstone.model.dropout import Dropout
+from inkstone.model.interface import StepCache
 from inkstone.model.recurrent_config import RecurrentConfig
-from inkstone.model.attention import Cache
 
 CELLS: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 State = tuple[
@@ -117,21 +115,18 @@ class Decoder(nn.Module):
         self.readout = nn.Linear(size + (size if attends else 0) + (width if early else 0), width)
         self.dropout = Dropout(config.dropout)
 
-    def start(self, memory_BSD: Tensor, mask_BS: Tensor) -> list[State]:
+    def start(self, memory_BSD: Tensor, mask_BS: Tensor) -> States:
         """The states before the first token, from the encoder's last ones."""
         last_B = mask_BS.sum(1).clamp(min=1) - 1
         last_BD = memory_BSD.gather(1, last_B[:, None, None].expand(-1, 1, memory_BSD.shape[2]))[:, 0]
         if self.config.bidirectional:  # the backward direction ends at the first token
             half = memory_BSD.shape[2] // 2
             last_BD = torch.cat([last_BD[:, :half], memory_BSD[:, 0, half:]], dim=-1)
-        parts = torch.tanh(self.bridge(last_BD)).chunk(len(self.layers) * self.parts, dim=-1)
-        if self.parts == 2:
-            return list(zip(parts[::2], parts[1::2], strict=True))
-        return [(part, part[:, :0]) for part in parts]
+        return list(torch.tanh(self.bridge(last_BD)).chunk(len(self.layers) * self.parts, dim=-1))
 
     def forward(
-        self, x_BTE: Tensor, states: list[State], keys_BSD: Tensor, memory_BSD: Tensor, mask_BS: Tensor
-    ) -> tuple[Tensor, list[State]]:
+        self, x_BTE: Tensor, states: States, keys_BSD: Tensor, memory_BSD: Tensor, mask_BS: Tensor
+    ) -> tuple[Tensor, States]:
         """What is to be scored, and the states after the last token."""
         if self.config.attention == "bahdanau":
             return self._step_by_step(x_BTE, states, keys_BSD, memory_BSD, mask_BS)
@@ -143,27 +138,26 @@ class Decoder(nn.Module):
         return torch.tanh(self.readout(torch.cat(parts, dim=-1))), after
 
     def _step_by_step(
-        self, x_BTE: Tensor, states: list[State], keys_BSD: Tensor, memory_BSD: Tensor, mask_BS: Tensor
-    ) -> tuple[Tensor, list[State]]:
+        self, x_BTE: Tensor, states: States, keys_BSD: Tensor, memory_BSD: Tensor, mask_BS: Tensor
+    ) -> tuple[Tensor, States]:
         assert self.attention is not None, "a decoder with bahdanau attention has it"
         outputs, contexts = [], []
         for x_B1E in torch.split(x_BTE, 1, dim=1):
-            context_B1D, _ = self.attention(states[-1][0][:, None], keys_BSD, memory_BSD, mask_BS)
+            context_B1D, _ = self.attention(states[-self.parts][:, None], keys_BSD, memory_BSD, mask_BS)
             h_B1D, states = self._recur(torch.cat([x_B1E, context_B1D], dim=-1), states)
             outputs.append(h_B1D)
             contexts.append(context_B1D)
         parts = [torch.cat(contexts, dim=1), torch.cat(outputs, dim=1), x_BTE]
         return torch.tanh(self.readout(torch.cat(parts, dim=-1))), states
 
-    def _recur(self, x_BTE: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
-        """Through all layers; states: of each layer before the first token, and then after the last."""
-        after: list[State] = []
-        for number, (layer, (h_BD, c_BD)) in enumerate(zip(self.layers, states, strict=True)):
-            before: Any = (
-                (h_BD[None].contiguous(), c_BD[None].contiguous()) if self.parts == 2 else h_BD[None]
-            )
-            x_BTE, last = layer(self.dropout(x_BTE) if number else x_BTE, before)
-            after.append((last[0][0], last[1][0]) if self.parts == 2 else (last[0], c_BD))
+    def _recur(self, x_BTE: Tensor, states: States) -> tuple[Tensor, States]:
+        """Through all layers; states: before the first token, and then after the last."""
+        after: States = []
+        for number, layer in enumerate(self.layers):
+            x_BTE = self.dropout(x_BTE) if number else x_BTE
+            before = [one_BD[None].contiguous() for one_BD in states[number * self.parts :][: self.parts]]
+            x_BTE, last = layer(x_BTE, tuple(before) if self.parts == 2 else before[0])
+            after += [one_1BD[0] for one_1BD in (last if self.parts == 2 else [last])]
         return self.dropout(x_BTE), after
 
 
@@ -225,12 +219,16 @@ class Recurrent(nn.Module):
         """True where a source token is not padding: (B, S)."""
         return ids_BS != self.config.pad_id
 
+    def new_cache(self) -> StepCache:
+        """An empty cache for `decode`."""
+        return StepCache()
+
     def decode(
         self,
         ids_BT: Tensor,
         memory_BSD: Tensor | None = None,
         memory_mask: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: StepCache | None = None,
     ) -> Tensor:
         """The states of the target tokens, ready to be scored: (B, T, E).
 
@@ -242,22 +240,20 @@ class Recurrent(nn.Module):
         if so_far is None or not so_far.memory:
             assert memory_BSD is not None, "the first call needs a memory"
             so_far = self.begin(memory_BSD, memory_mask)
-        keys_BSD, memory_BSD = so_far.memory[0]
+        keys_BSD, memory_BSD = so_far.memory
         states_BTE: Tensor
-        states_BTE, last = self.decoder(
-            self._embed(ids_BT), list(so_far.own), keys_BSD, memory_BSD, memory_mask
-        )
+        states_BTE, last = self.decoder(self._embed(ids_BT), so_far.states, keys_BSD, memory_BSD, memory_mask)
         if cache is not None:
-            cache.own, cache.memory = last, so_far.memory
+            cache.states, cache.memory = last, so_far.memory
             cache.length += ids_BT.shape[1]
         return states_BTE
 
-    def begin(self, memory_BSD: Tensor, memory_mask: Tensor) -> Cache:
+    def begin(self, memory_BSD: Tensor, memory_mask: Tensor) -> StepCache:
         """What decoding remembers before the first token: the states to begin from, the memory and its keys."""
         decoder = self.decoder
         assert decoder is not None, "decoding needs a decoder"
         keys_BSD = memory_BSD if decoder.attention is None else decoder.attention.keys(memory_BSD)
-        return Cache(0, decoder.start(memory_BSD, memory_mask), [(keys_BSD, memory_BSD)])
+        return StepCache(0, decoder.start(memory_BSD, memory_mask), [keys_BSD, memory_BSD])
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary for states of the decoder: (..., V)."""

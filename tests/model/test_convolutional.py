@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: E402
 from inkstone.ground.errors import ConfigError  # noqa: E402
 from inkstone.model.convolutional import Convolutional, GatedConvolution  # noqa: E402
 from inkstone.model.convolutional_config import ConvolutionalConfig  # noqa: E402
-from inkstone.model.transformer import Cache  # noqa: E402
+from inkstone.model.interface import StepCache  # noqa: E402
 
 AXES: list[dict[str, Any]] = [
     {"width": width, "tie_embeddings": tied, "num_decoder_layers": layers}
@@ -51,7 +51,7 @@ class TestEveryAxis:
         source, target = padded_ids([7, 5, 2]), ids(3, 9, seed=1)
         memory, mask = model.encode(source), model.visible(source)
         whole = model.decode(target, memory, mask)
-        cache = Cache()
+        cache = StepCache()
         parts = [model.decode(target[:, :4], memory, mask, cache)]
         parts += [model.decode(target[:, n : n + 1], None, mask, cache) for n in range(4, 9)]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-6, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_attention_is_its_formula() -> None:
 
 @torch.no_grad()
 def test_more_tokens_than_positions_are_refused() -> None:
-    model, cache = make(), Cache()
+    model, cache = make(), StepCache()
     with pytest.raises(ConfigError, match="21 tokens are more than the model's max_positions=20"):
         model.encode(ids(1, 21))
     memory, mask = model.encode(ids(1, 4)), model.visible(ids(1, 4))

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa
 
 from inkstone.model.recurrent import Attention, Recurrent  # noqa: E402
 from inkstone.model.recurrent_config import RecurrentConfig  # noqa: E402
-from inkstone.model.transformer import Cache  # noqa: E402
+from inkstone.model.interface import StepCache  # noqa: E402
 
 CELLS = ("lstm", "gru")
 ATTENTIONS = ("bahdanau", "luong-dot", "luong-general", "none")
@@ -60,7 +60,7 @@ class TestEveryAxis:
         source, target = padded_ids([7, 5, 2]), ids(3, 9, seed=1)
         memory, mask = model.encode(source), model.visible(source)
         whole = model.decode(target, memory, mask)
-        cache = Cache()
+        cache = StepCache()
         parts = [model.decode(target[:, :4], memory, mask, cache)]  # a prefix at once, then token by token
         parts += [model.decode(target[:, n : n + 1], None, mask, cache) for n in range(4, 9)]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-6, rtol=1e-5)
@@ -71,7 +71,7 @@ class TestEveryAxis:
         model = make(**axes)
         source, target = padded_ids([5, 3, 4]), ids(3, 6, seed=1)
         memory, mask = model.encode(source), model.visible(source)
-        cache, rows = Cache(), torch.tensor([2, 0, 2])
+        cache, rows = StepCache(), torch.tensor([2, 0, 2])
         model.decode(target[:, :4], memory, mask, cache)
         cache.reorder(rows)
         moved = model.decode(target[rows][:, 4:5], None, mask[rows], cache)
@@ -174,15 +174,19 @@ def test_bahdanaus_decoder_step_by_step(cell: str) -> None:
     outputs = []
     for place in range(5):
         x = model.embedding(target[:, place])
-        context, _ = decoder.attention(states[-1][0][:, None], decoder.attention.keys(memory), memory, mask)
+        context, _ = decoder.attention(
+            states[-2 if cell == "lstm" else -1][:, None], decoder.attention.keys(memory), memory, mask
+        )
         inner = torch.cat([x, context[:, 0]], dim=-1)
         for number, layer in enumerate(decoder.layers):
             weights = list(layer.parameters())
             if cell == "lstm":
-                states[number] = torch.lstm_cell(inner, states[number], *weights)
+                inner, states[2 * number + 1] = torch.lstm_cell(
+                    inner, states[2 * number : 2 * number + 2], *weights
+                )
+                states[2 * number] = inner
             else:
-                states[number] = (torch.gru_cell(inner, states[number][0], *weights), states[number][1])
-            inner = states[number][0]
+                inner = states[number] = torch.gru_cell(inner, states[number], *weights)
         outputs.append(torch.tanh(decoder.readout(torch.cat([context[:, 0], inner, x], dim=-1))))
     found = model.decode(target, memory, mask)
     torch.testing.assert_close(found, torch.stack(outputs, dim=1), atol=1e-6, rtol=1e-5)

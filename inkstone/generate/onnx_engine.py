@@ -1,0 +1,148 @@
+"""The onnxruntime engine: serves recurrent and convolutional translators. No torch; numpy does the search.
+
+It knows two graphs (`ship.onnx`): the encoder gives, for a batch of sources, what decoding begins with, and the decoder
+makes one step. All the search does to what the decoder remembers is to choose rows of it. States follow their
+hypotheses; the memory of a source is the same for all of its hypotheses and is only touched when a sentence is done.
+The result is that of `generate.beam` (tests/generate/test_onnx_engine.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkstone.generate.engine import GenerationOptions, Hypothesis, in_batches
+from inkstone.generate.hypotheses import Sentence, advance
+from inkstone.ground.errors import BundleError, require
+from inkstone.text.tokenizer import Tokenizer
+
+Arrays = dict[str, NDArray[Any]]
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+
+
+def open_session(file: Path, threads: int) -> Any:
+    """A graph, ready to run. threads: 0 takes all cores. Raises BundleError when onnxruntime refuses it."""
+    require("onnxruntime", "running this model", "serve")
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.log_severity_level = 3  # errors only
+    # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    broken = (refusals.Fail, refusals.InvalidGraph, refusals.InvalidProtobuf, refusals.NoSuchFile)
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except (*broken, refusals.InvalidArgument, refusals.NotImplemented, refusals.RuntimeException) as error:
+        raise BundleError(f"{file} cannot be opened by onnxruntime: {str(error).strip()}") from error
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> NDArray[np.int64]:
+    """Rows of ids as one array, padded on the right: (B, longest), at least one wide."""
+    out = np.full((len(rows), max(1, max(len(row) for row in rows))), pad_id, np.int64)
+    for number, row in enumerate(rows):
+        out[number, : len(row)] = row
+    return out
+
+
+class OnnxEngine:
+    """Runs the encoder and the decoder in a folder. threads: 0 takes all cores."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, *, threads: int = 0) -> None:
+        self.name = folder.name
+        self._encoder, self._decoder = (open_session(folder / name, threads) for name in (ENCODER, DECODER))
+        marks = self._decoder.get_modelmeta().custom_metadata_map
+        try:
+            self.pad_id, self.bos_id, self.eos_id, self.vocab_size = (
+                int(marks[name]) for name in ("pad_id", "bos_id", "eos_id", "vocab_size")
+            )
+        except (KeyError, ValueError) as error:
+            raise BundleError(f"{folder / DECODER} does not say its marks. Train the model again.") from error
+        if self.vocab_size != tokenizer.vocab_size:
+            raise BundleError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {self.vocab_size}."
+            )
+        self._begins = [output.name for output in self._encoder.get_outputs()]
+        self._gives = [output.name for output in self._decoder.get_outputs()]
+
+    def generate(
+        self, sources: Sequence[Sequence[int]], options: GenerationOptions
+    ) -> list[list[Hypothesis]]:
+        """See `Engine.generate`."""
+        return in_batches(sources, [len(s) for s in sources], lambda rows: self._search(rows, options))
+
+    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+        """See `Engine.score`."""
+        pairs = list(zip(sources, targets, strict=True))
+        return in_batches(pairs, [len(s) + len(t) for s, t in pairs], self._score)
+
+    def _begin(self, sources: Sequence[Sequence[int]]) -> tuple[Arrays, Arrays]:
+        """What decoding begins with, a row for each source: what changes with every step, and what does not."""
+        found = self._encoder.run(None, {"ids": padded(sources, self.pad_id)})
+        begun = dict(zip(self._begins, found, strict=True))
+        states = {name: array for name, array in begun.items() if name.startswith("state_")}
+        return states, {name: array for name, array in begun.items() if name not in states}
+
+    def _step(
+        self, token_N: NDArray[Any], states: Arrays, fixed: Arrays
+    ) -> tuple[NDArray[np.float32], Arrays]:
+        """The log-probabilities of the tokens after these, (N, V), and the states then."""
+        log_probabilities, *after = self._decoder.run(self._gives, {"token": token_N, **states, **fixed})
+        names = [name.removeprefix("next_") for name in self._gives[1:]]
+        return log_probabilities, dict(zip(names, after, strict=True))
+
+    def _search(self, sources: Sequence[Sequence[int]], options: GenerationOptions) -> list[list[Hypothesis]]:
+        """As `generate.beam.beam_search`, in numpy."""
+        width = options.beam_size
+        states, fixed = (
+            _rows(one, np.repeat(np.arange(len(sources)), width)) for one in self._begin(sources)
+        )
+        sentences = [Sentence(options.limit(len(source)), options) for source in sources]
+        open_sentences = list(range(len(sources)))
+        ids = np.full((len(sources) * width, 1), self.bos_id, np.int64)
+        # Only the first hypothesis of each sentence is alive at the start: the others would be its copies.
+        scores = np.full((len(sources), width), -np.inf, np.float32)
+        scores[:, 0] = 0.0
+        while open_sentences:
+            log_probabilities, states = self._step(ids[:, -1], states, fixed)
+            total = (scores.reshape(-1, 1) + log_probabilities).reshape(len(open_sentences), -1)
+            top, places = _highest(total, 2 * width)
+            rows, tokens, kept, still_open = advance(
+                top, places, ids, [sentences[n] for n in open_sentences], self.eos_id, self.vocab_size
+            )
+            if len(still_open) < len(open_sentences):
+                fixed = _rows(fixed, np.array(rows, np.int64))
+            open_sentences = [open_sentences[place] for place in still_open]
+            states = _rows(states, np.array(rows, np.int64))
+            ids = np.concatenate([ids[rows], np.array(tokens, np.int64)[:, None]], axis=1)
+            scores = np.array(kept, np.float32).reshape(-1, width)
+        return [sentence.best() for sentence in sentences]
+
+    def _score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        states, fixed = self._begin([source for source, _ in pairs])
+        given = padded([[self.bos_id, *target] for _, target in pairs], self.pad_id)
+        wanted = padded([[*target, self.eos_id] for _, target in pairs], self.pad_id)
+        scores_BT = np.zeros(wanted.shape, np.float32)
+        for place in range(wanted.shape[1]):
+            log_probabilities, states = self._step(given[:, place], states, fixed)
+            scores_BT[:, place] = np.take_along_axis(log_probabilities, wanted[:, place, None], axis=1)[:, 0]
+        return [float(row[: len(t) + 1].sum()) for row, (_, t) in zip(scores_BT, pairs, strict=True)]
+
+
+def _rows(arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def _highest(total: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The largest values of each row and their places, best first; of equals the first."""
+    count = min(count, total.shape[1])
+    places = np.argpartition(-total, count - 1, axis=1)[:, :count]
+    values = np.take_along_axis(total, places, axis=1)
+    order = np.lexsort((places, -values), axis=1)
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
