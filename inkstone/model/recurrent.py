@@ -31,9 +31,7 @@ from inkstone.model.interface import StepCache
 from inkstone.model.recurrent_config import RecurrentConfig
 
 CELLS: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
-State = tuple[
-    Tensor, Tensor
-]  # (B, D) each: output and memory cell of an LSTM; a GRU's second is empty, (B, 0)
+States = list[Tensor]  # (B, D) each: of every layer the output, and of an LSTM the memory cell after it
 
 
 def turned(x_BSE: Tensor, lengths_B: Tensor) -> Tensor:

@@ -84,7 +84,9 @@ def _write_translator(model: Any, out: Path) -> None:
     shape = {0: "batch", 1: "length"}
     _write(encoder, (ids_BS,), (shape,), ["ids"], ["mask", *states, *memories], out / ENCODER, _marks(model))
     shapes = ({0: "batch"}, shape, [{0: "batch"}] * len(state), [shape] * len(memory))
-    arguments = (ids_BS[:, 0], mask_BS, state, memory)
+    # Contiguous: a graph drawn for the slices of a larger tensor is one for their strides.
+    state, memory = ([one.contiguous() for one in some] for some in (state, memory))
+    arguments = (ids_BS[:, 0].contiguous(), mask_BS, state, memory)
     inputs, outputs = (
         ["token", "mask", *states, *memories],
         ["log_probabilities", *(f"next_{s}" for s in states)],
