@@ -34,6 +34,8 @@ TORCH_FREE = (
     "inkstone.corpus.read",
     "inkstone.corpus.rules",
     "inkstone.text.tokenizer",
+    "inkstone.text.foreign_tokenizer",
+    "inkstone.text.template",
     "inkstone.metrics.text",
     "inkstone.model.bundle",
     "inkstone.model.config",
@@ -42,7 +44,7 @@ TORCH_FREE = (
     "inkstone.recipes.clean",
     "inkstone.recipes.verify",
 )
-HEAVY = ("torch", "transformers", "sklearn", "sacrebleu", "matplotlib", "pyarrow", "scipy")
+HEAVY = ("torch", "transformers", "sklearn", "sacrebleu", "matplotlib", "pyarrow", "scipy", "sentencepiece", "google.protobuf")
 
 
 def _imports(file: Path) -> set[str]:

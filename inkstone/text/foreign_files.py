@@ -435,7 +435,7 @@ class _Reader:
             return None
         names = dict(self.names)
         for name, token in (self.make.names if self.make else {}).items():
-            if inner.token_to_id(token) is not None:
+            if name not in self.config and inner.token_to_id(token) is not None:  # null means: none
                 names.setdefault(name, token)
         self._add_tokens(inner, names)
         if self.problems:

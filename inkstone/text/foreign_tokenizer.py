@@ -250,9 +250,11 @@ class ForeignTokenizer:
         encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
         batch: list[list[int]] = [encoding.ids for encoding in encodings]
         if not parse_special:
-            control = self._control()
+            control, unknown = self._control(), self.names.get("unk_token")
             batch = [
-                ids if control.isdisjoint(ids) else self._spelled(text).ids
+                self._spelled(text).ids
+                if not control.isdisjoint(ids) or (unknown is not None and unknown in text)
+                else ids
                 for text, ids in zip(texts, batch, strict=True)
             ]
         return batch
@@ -269,9 +271,9 @@ class ForeignTokenizer:
         encoding = self.inner.encode(text, add_special_tokens=False)
         breaks = []
         for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if number in control:
-                name = text[start:end]
-                breaks.append(start + len(name) - len(name.lstrip()) + 1)
+            name = text[start:end].lstrip()
+            if number in control or (number == self.unk_id and name.rstrip() == self.names["unk_token"]):
+                breaks.append(end - len(name) + 1)
         cut = self._cut_at(text, breaks) if breaks else Cut(encoding.ids, encoding.offsets)
         left = control.intersection(cut.ids)
         if left:
@@ -357,7 +359,7 @@ class ForeignTokenizer:
         kept = (*_KEPT_SETTINGS, *(_MARIAN_SETTINGS if is_marian else ()))
         config: dict[str, Any] = {key: self.config[key] for key in kept if key in self.config}
         config.setdefault("clean_up_tokenization_spaces", False)
-        config.update({name: self.names[name] for name in NAMES if name in self.names})
+        config.update({name: self.names.get(name) for name in NAMES})
         added = self.inner.get_added_tokens_decoder()
         config["added_tokens_decoder"] = {
             str(number): {
@@ -370,8 +372,12 @@ class ForeignTokenizer:
             }
             for number, token in sorted(added.items())
         }
-        types = ["token_type_ids"] if self.marks.second_type else []
-        config["model_input_names"] = ["input_ids", *types, "attention_mask"]
+        has_types = (
+            bool(self.marks.second_type) and "cls_token" in self.names
+        )  # a decoder has no use for them
+        types = ["token_type_ids"] if has_types else []
+        default = ["input_ids", *types, "attention_mask"]
+        config["model_input_names"] = self.config.get("model_input_names", default)
         if list(self.chat_templates) == ["default"]:
             config["chat_template"] = self.chat_templates["default"]
         elif self.chat_templates:

@@ -23,8 +23,8 @@ and a text that begins with a space gets it as well, as in SentencePiece. (`tran
 Known differences from the original, all in rare text: ties between two cuts of exactly equal score may fall otherwise;
 the library applies the character map to what a reader sees as one character, the original to the longest match, which
 differ in decomposed Hangul, in letters with three or more separate accents, and in "\\r\\n" where spaces are kept; a
-text that spells a control piece out ("</s>") is cut behind its "<"; a user-defined symbol (not <s> or the like) at the
-very beginning of a text has no ▁ before it. Source: Kudo and Richardson (2018) and their repository.
+text that spells a control piece out ("</s>") is cut behind its "<"; a user-defined symbol of a BPE model at the very
+beginning of a text has no ▁ before it. Source: Kudo and Richardson (2018) and their repository.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ _PIECE_KINDS: Mapping[int, PieceKind] = {
 }
 _ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-_MANY = 1 << 16  # spaces at the beginning that decoding takes off where the model strips them
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +258,12 @@ def _whole_charsmap(charsmap: bytes) -> bool:
 def inner_tokenizer(model: SentencePieceModel) -> tokenizers.Tokenizer:
     """The pipeline of the `tokenizers` library that cuts text as the SentencePiece model does, ids equal to places.
 
-    Control pieces become special tokens, user-defined symbols ordinary added ones. No marks are added around a text.
+    Control pieces become special tokens. No marks are added around a text.
     """
     inner = tokenizers.Tokenizer(_unigram(model) if model.algorithm == "unigram" else _bpe(model))
     inner.normalizer = normalizers.Sequence(_normalizers(model))
     cutters: list[pre_tokenizers.PreTokenizer] = []
-    if model.adds_prefix and not model.strips_spaces:
+    if model.adds_prefix and not _prefixes_stretches(model):
         # A prefix at the beginning of the whole text only, even before a space: Metaspace puts its own replacement in
         # front unless the text begins with that, and no text here begins with " ", for all of them are ▁ already.
         cutters += [
@@ -280,13 +279,14 @@ def inner_tokenizer(model: SentencePieceModel) -> tokenizers.Tokenizer:
         steps.append(decoders.ByteFallback())
     steps.append(decoders.Fuse())
     if model.strips_spaces or model.adds_prefix:
-        steps.append(decoders.Strip(content=" ", left=_MANY if model.strips_spaces else 1, right=0))
+        steps.append(decoders.Strip(content=" ", left=1, right=0))
     inner.decoder = decoders.Sequence(steps)
+    kinds = ("control", "user-defined") if model.algorithm == "bpe" else ("control",)
     inner.add_tokens(
         [
             AddedToken(piece.text, normalized=piece.kind == "user-defined", special=piece.kind == "control")
             for piece in model.pieces
-            if piece.kind in ("control", "user-defined")
+            if piece.kind in kinds
         ]
     )
     return inner
@@ -302,9 +302,15 @@ def _normalizers(model: SentencePieceModel) -> list[normalizers.Normalizer]:
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     steps.append(normalizers.Replace(" ", SPACE))
-    if model.adds_prefix and model.strips_spaces:
+    if model.adds_prefix and _prefixes_stretches(model):
         steps.append(normalizers.Prepend(SPACE))
     return steps
+
+
+def _prefixes_stretches(model: SentencePieceModel) -> bool:
+    """Whether every stretch between added tokens gets a ▁ in front, or only the text. Not with symbols of BPE, which
+    the library finds as added tokens in the middle of a text; Unigram finds them by itself."""
+    return model.strips_spaces and (model.algorithm == "unigram" or not model.names("user-defined"))
 
 
 def _unigram(model: SentencePieceModel) -> models.Unigram:
