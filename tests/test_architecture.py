@@ -44,7 +44,17 @@ TORCH_FREE = (
     "inkstone.recipes.clean",
     "inkstone.recipes.verify",
 )
-HEAVY = ("torch", "transformers", "sklearn", "sacrebleu", "matplotlib", "pyarrow", "scipy", "sentencepiece", "google.protobuf")
+HEAVY = (
+    "torch",
+    "transformers",
+    "sklearn",
+    "sacrebleu",
+    "matplotlib",
+    "pyarrow",
+    "scipy",
+    "sentencepiece",
+    "google.protobuf",
+)
 
 
 def _imports(file: Path) -> set[str]:
