@@ -1,34 +1,48 @@
 """What a Transformer can be, as enumerated axes.
 
-Families of models differ in these axes and never by name: there is no `if "llama" in name` anywhere. A preset is a
-function from a vocabulary size to a configuration, found in `PRESETS`; `--size` chooses one, and every field can
-still be overlaid. Shapes in comments follow the legend of the house: B batch, S source, T target, D model, H heads,
-G key-value groups, K head size, F feed-forward, V vocabulary.
+Families of models differ in these axes and never by name: there is no `if "llama" in name` anywhere. Each axis is there
+because a checkpoint needs it (docs/families.md says which). A preset is a function from a vocabulary size to a
+configuration, found in `PRESETS`; `--size` chooses one, and every field can still be overlaid. Shapes in comments follow
+the legend of the house: B batch, S source, T target, D model, H heads, G key-value groups, K head size, F feed-forward,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from inkstone.ground.errors import ConfigError, not_known, raise_all
+from inkstone.ground.errors import ConfigError, raise_all
+from inkstone.model.axes import (
+    below,
+    from_plain,
+    overlaid,
+    wrong_choices,
+    wrong_marks,
+    wrong_share,
+    wrong_types,
+)
 
 Shape = Literal["encoder", "decoder", "encoder-decoder"]
-Positions = Literal["learned", "sinusoidal", "rotary"]
+Positions = Literal["learned", "sinusoidal", "rotary", "relative"]
+RotaryScaling = Literal["none", "linear", "llama3", "yarn"]
 Norm = Literal["layer", "rms"]
 NormPlace = Literal["before", "after"]
 FeedForward = Literal["plain", "gated"]
-Activation = Literal["relu", "gelu", "silu"]
+Activation = Literal["relu", "gelu", "gelu-tanh", "silu"]
+Bias = Literal["none", "query-key-value", "attention", "all"]
 Pooling = Literal["first", "mean"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "shape": get_args(Shape),
     "positions": get_args(Positions),
+    "rotary_scaling": get_args(RotaryScaling),
     "norm": get_args(Norm),
     "norm_place": get_args(NormPlace),
     "feed_forward": get_args(FeedForward),
     "activation": get_args(Activation),
+    "bias": get_args(Bias),
     "pooling": get_args(Pooling),
 }
 
@@ -45,91 +59,119 @@ class ModelConfig:
     feed_forward_size: int  # F
     num_encoder_layers: int
     num_decoder_layers: int
+    head_size: int = 0  # K; 0 stands for D / H
     max_positions: int = 512
-    positions: Positions = "rotary"  # learned; sinusoidal (Vaswani et al., 2017); rotary (Su et al., 2021)
+    positions: Positions = "rotary"  # learned; sinusoidal (Vaswani et al., 2017); rotary (Su et al., 2021);
+    #                                  relative: a bias for each distance (Raffel et al., 2020)
+    position_offset: int = 0  # of the learned table: its first rows stand for no position
     rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling = (
+        "none"  # to read further than the pre-training did: all angles divided (Chen et
+    )
+    #                                         al., 2023), or only the slow ones (Llama 3; YaRN: Peng et al., 2023)
+    rotary_factor: float = 1.0  # how many times further
+    rotary_trained: int = 0  # positions of the pre-training; 0 stands for max_positions
+    rotary_slow: float = (
+        1.0  # features that turn fewer times than this over those positions are slowed down in full,
+    )
+    rotary_fast: float = 4.0  # and those that turn more often than this not at all
+    rotary_magnitude: float = 1.0  # of what is rotated (YaRN raises it)
+    relative_buckets: int = 32
+    relative_distance: int = 128  # from which on all distances share one bucket
+    token_types: int = (
+        0  # rows of a table added to the embeddings, such as first and second text (Devlin et al., 2019)
+    )
     norm: Norm = "layer"  # layer (Ba et al., 2016); rms (Zhang and Sennrich, 2019), thrice as slow on a CPU
     norm_place: NormPlace = "before"  # of each sub-layer (Xiong et al., 2020), or after the residual sum
     norm_epsilon: float = 1e-5
+    embedding_norm: bool = False  # of the embeddings, before the first layer
     feed_forward: FeedForward = "gated"  # gated: activation(gate) * up (Shazeer, 2020)
     activation: Activation = "silu"
-    bias: bool = False  # in every linear layer of the blocks
+    bias: Bias = "none"  # which linear layers of the blocks have one
+    query_key_norm: bool = False  # of each head's queries and keys (Henry et al., 2020)
+    scale_scores: bool = True  # divide queries times keys by sqrt(K)
+    window: int = 0  # tokens that a token of the decoder sees, itself included; 0 = all before it
     scale_embeddings: bool = False  # multiply by sqrt(D), as Vaswani et al. do
+    scale_output: bool = False  # divide the last states by sqrt(D)
     tie_embeddings: bool = True  # source, target and output share one table (Press and Wolf, 2017)
+    output_bias: bool = False  # of the scores over the vocabulary
     dropout: float = 0.1
     num_labels: int = 0  # classification head on the encoder when above 0
     pooling: Pooling = "mean"
+    pooler: bool = False  # a linear layer and tanh over the pooled state
+    prediction_head: bool = False  # scores over the vocabulary from an encoder, for masked language modelling
     pad_id: int = 0
-    bos_id: int = 2
+    bos_id: int = 2  # what a decoder begins with
     eos_id: int = 3
 
     def __post_init__(self) -> None:
-        raise_all(ConfigError, "model configuration", _wrong_types(asdict(self)))
-        problems = [
-            not_known(name, getattr(self, name), valid)
-            for name, valid in _CHOICES.items()
-            if getattr(self, name) not in valid
-        ]
-        for name in (
+        raise_all(ConfigError, "model configuration", wrong_types(ModelConfig, asdict(self)))
+        sizes = (
             "vocab_size",
             "hidden_size",
             "num_heads",
             "num_kv_heads",
             "feed_forward_size",
             "max_positions",
-        ):
-            if getattr(self, name) < 1:
-                problems.append(f"{name}={getattr(self, name)} must be at least 1")
+        )
+        problems = wrong_choices(self, _CHOICES) + below(self, sizes, 1)
+        problems += below(
+            self, ("head_size", "position_offset", "rotary_trained", "token_types", "window"), 0
+        )
         if not problems:
-            problems += self._disagreements()
+            if not self.head_size and not self.hidden_size % self.num_heads:
+                object.__setattr__(self, "head_size", self.hidden_size // self.num_heads)
+            if not self.rotary_trained:
+                object.__setattr__(self, "rotary_trained", self.max_positions)
+            problems += self._disagreements() + self._wrong_positions()
         raise_all(ConfigError, "model configuration", problems)
 
     def _disagreements(self) -> list[str]:
         problems = []
-        if self.hidden_size % self.num_heads:
+        if not self.head_size:
             problems.append(
                 f"hidden_size={self.hidden_size} must be a multiple of num_heads={self.num_heads}"
             )
-        elif self.positions == "rotary" and self.head_size % 2:
-            problems.append(f"rotary positions need an even head size, not {self.head_size}")
         if self.num_heads % self.num_kv_heads:
             problems.append(
                 f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}"
             )
-        if self.has_encoder != (self.num_encoder_layers > 0):
-            problems.append(
-                f"num_encoder_layers={self.num_encoder_layers} does not go with shape={self.shape}"
-            )
-        if self.has_decoder != (self.num_decoder_layers > 0):
-            problems.append(
-                f"num_decoder_layers={self.num_decoder_layers} does not go with shape={self.shape}"
-            )
+        for side, has in (("encoder", self.has_encoder), ("decoder", self.has_decoder)):
+            layers = getattr(self, f"num_{side}_layers")
+            if has != (layers > 0):
+                problems.append(f"num_{side}_layers={layers} does not go with shape={self.shape}")
+        problems += wrong_marks(self)
+        problems += [
+            f"{name}={getattr(self, name)} must be above 0"
+            for name in ("rotary_base", "rotary_factor", "rotary_magnitude", "norm_epsilon")
+            if not getattr(self, name) > 0
+        ]
+        problems += below(self, ("num_labels",), 0) + wrong_share(self)
+        for name in ("num_labels", "pooler", "prediction_head", "token_types"):
+            if getattr(self, name) and self.shape != "encoder":
+                problems.append(f"{name}={getattr(self, name)} needs shape=encoder, not {self.shape}")
+        if self.num_labels and self.prediction_head:
+            problems.append("num_labels and prediction_head are two heads; a model has one")
+        if self.window and not self.has_decoder:
+            problems.append(f"window={self.window} needs a decoder")
+        return problems
+
+    def _wrong_positions(self) -> list[str]:
+        problems = []
+        if self.positions == "rotary" and self.head_size % 2:
+            problems.append(f"rotary positions need an even head size, not {self.head_size}")
         if self.positions == "sinusoidal" and (self.hidden_size % 2 or self.hidden_size < 4):
             problems.append(
                 f"sinusoidal positions need an even hidden_size from 4 on, not {self.hidden_size}"
             )
-        problems += [
-            f"{name}={getattr(self, name)} must be at least 0 and below vocab_size={self.vocab_size}"
-            for name in ("pad_id", "bos_id", "eos_id")
-            if not 0 <= getattr(self, name) < self.vocab_size
-        ]
-        problems += [
-            f"{name}={getattr(self, name)} must be above 0"
-            for name in ("rotary_base", "norm_epsilon")
-            if not getattr(self, name) > 0
-        ]
-        if self.num_labels < 0:
-            problems.append(f"num_labels={self.num_labels} must be at least 0")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout={self.dropout} must be at least 0 and below 1")
-        if self.num_labels and self.shape != "encoder":
-            problems.append(f"num_labels={self.num_labels} needs shape=encoder, not {self.shape}")
+        if self.positions == "relative":
+            problems += below(self, ("relative_buckets",), 4)
+            problems += below(self, ("relative_distance",), self.relative_buckets // 2 + 1)
+        if self.rotary_scaling != "none" and not self.rotary_fast > self.rotary_slow:
+            problems.append(f"rotary_fast={self.rotary_fast} must be above rotary_slow={self.rotary_slow}")
+        if self.position_offset and self.positions != "learned":
+            problems.append(f"position_offset={self.position_offset} needs positions=learned")
         return problems
-
-    @property
-    def head_size(self) -> int:
-        """K, the size of one attention head."""
-        return self.hidden_size // self.num_heads
 
     @property
     def has_encoder(self) -> bool:
@@ -148,26 +190,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Read what `to_dict` wrote. Raises ConfigError listing every unknown, missing or wrong entry."""
-        given = {name: value for name, value in values.items() if name != "model_type"}
-        known = [field.name for field in fields(cls)]
-        problems = [not_known("model configuration key", name, known) for name in given if name not in known]
-        problems += _wrong_types(given)
-        required = [field.name for field in fields(cls) if field.default is field.default_factory]
-        problems += [f"{name} is missing" for name in required if name not in given]
-        raise_all(ConfigError, "model configuration", problems)
-        return cls(**given)
-
-
-def _wrong_types(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the types of the fields that are given; True is no number here."""
-    kinds: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool}
-    problems = []
-    for field in fields(ModelConfig):
-        if field.name in values:
-            value, kind = values[field.name], str(field.type)
-            if not isinstance(value, kinds.get(kind, str)) or (isinstance(value, bool) and kind != "bool"):
-                problems.append(f"{field.name}={value!r} must be of type {kind}")
-    return problems
+        return from_plain(cls, values)
 
 
 def tiny(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
@@ -191,7 +214,7 @@ def base(vocab_size: int = 10_000, shape: Shape = "encoder-decoder", **overlay: 
         "norm_epsilon": 1e-5,
         "feed_forward": "plain",
         "activation": "relu",
-        "bias": True,
+        "bias": "all",
         "scale_embeddings": True,
     }
     sizes = {"vocab_size": vocab_size, "hidden_size": 512, "num_heads": 8, "feed_forward_size": 2048}
@@ -212,9 +235,4 @@ PRESETS: dict[str, Callable[..., ModelConfig]] = {"tiny": tiny, "small": small, 
 
 def preset(size: str, vocab_size: int, shape: Shape, overlay: Mapping[str, Any] | None = None) -> ModelConfig:
     """The named preset with some fields overlaid. Raises ConfigError for an unknown size or field."""
-    if size not in PRESETS:
-        raise ConfigError(not_known("size", size, PRESETS))
-    names = [field.name for field in fields(ModelConfig) if field.name not in ("vocab_size", "shape")]
-    unknown = [not_known("model option", name, names) for name in overlay or {} if name not in names]
-    raise_all(ConfigError, "model configuration", unknown)
-    return PRESETS[size](vocab_size=vocab_size, shape=shape, **(overlay or {}))
+    return overlaid(PRESETS, ModelConfig, size, overlay, vocab_size=vocab_size, shape=shape)

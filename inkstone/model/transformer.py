@@ -1,134 +1,40 @@
 """The one Transformer: encoder, decoder or both, built from the axes of `ModelConfig`.
 
-    encoder      ids_BS ─ embed ─ [self-attention, feed-forward] x N ─ memory_BSD ─ (pool, classify)
+    encoder      ids_BS ─ embed ─ [self-attention, feed-forward] x N ─ memory_BSD ─ (pool, classify) or (predict)
     decoder      ids_BT ─ embed ─ [causal self-attention, (attention to memory), feed-forward] x N ─ logits_BTV
 
-Attention is written out as two matrix products and a softmax instead of calling the fused kernel: on a CPU and for
-sentences the fused one is slower in the backward pass (docs/journal.md), and the written-out one is what a reader wants
-to see. Masks are boolean, True = may look. Sequences are padded on the right, so a causal mask already hides the
-padding of a target; the source needs its own mask.
+Sequences are padded on the right, so a causal mask already hides the padding of a target; the source needs its own mask.
+Prompts of unlike lengths that a decoder shall continue together are padded on the left, and `decode` is told how much.
 
 With a `Cache`, `decode` takes only the new tokens and returns only their states; cached and uncached decoding give the
 same numbers (tests/model/test_transformer.py).
-
-Not here: relative position biases, query-key norms, and the other families' axes; they come with their checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkstone.ground.errors import ConfigError
+from inkstone.model.attention import Attention, Cache
 from inkstone.model.config import ModelConfig
 from inkstone.model.dropout import Dropout
+from inkstone.model.norms import norm
 from inkstone.model.positions import sinusoids
+from inkstone.model.relative import RelativeBias
+from inkstone.model.rotary import Rotary, rotate
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight (Zhang and Sennrich, 2019), computed in float32."""
-
-    def __init__(self, size: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return (wide * self.weight).to(x.dtype)
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer normalisation (Ba et al., 2016) that gives back the type it was given, whatever autocast says."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
-
-
-def norm(config: ModelConfig) -> nn.Module:
-    """The normalisation the configuration asks for."""
-    kind = RMSNorm if config.norm == "rms" else LayerNorm
-    return kind(config.hidden_size, config.norm_epsilon)
-
-
-def rotary_table(length: int, size: int, base: float) -> Tensor:
-    """Cosines and sines of the rotary angles (Su et al., 2021), halves repeated: (2, T, K)."""
-    rates = base ** (-torch.arange(0, size, 2).float() / size)
-    angles = (torch.arange(length).float()[:, None] * rates).repeat(1, 2)
-    return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(x_BHTK: Tensor, table_2TK: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of query or key features by its position's angle."""
-    first, second = x_BHTK.chunk(2, dim=-1)
-    cos, sin = table_2TK.to(x_BHTK.dtype).unbind(0)
-    return x_BHTK * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-@dataclass(slots=True)
-class Cache:
-    """What decoding remembers: per layer the keys and values of the tokens so far and of the memory."""
-
-    length: int = 0
-    own: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # each (B, G, L, K)
-    memory: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # each (B, G, S, K)
-
-    def reorder(self, rows_B: Tensor) -> None:
-        """Keep these rows of the batch, in this order; beam search moves hypotheses about with it."""
-        self.own = [(k[rows_B], v[rows_B]) for k, v in self.own]
-        self.memory = [(k[rows_B], v[rows_B]) for k, v in self.memory]
-
-
-class Attention(nn.Module):
-    """Scaled dot-product attention with H query heads over G groups of keys and values."""
-
-    def __init__(self, config: ModelConfig, *, over_memory: bool) -> None:
-        super().__init__()
-        self.config, self.over_memory = config, over_memory
-        size, kv_size = config.hidden_size, config.num_kv_heads * config.head_size
-        if over_memory:
-            self.query = nn.Linear(size, size, bias=config.bias)
-            self.key_value = nn.Linear(size, 2 * kv_size, bias=config.bias)
-        else:
-            self.query_key_value = nn.Linear(size, size + 2 * kv_size, bias=config.bias)
-        self.output = nn.Linear(size, size, bias=config.bias)
-        self.dropout = Dropout(config.dropout)
-
-    def _split(self, x_BTX: Tensor) -> Tensor:
-        split_BTHK: Tensor = x_BTX.unflatten(-1, (-1, self.config.head_size))  # type: ignore[no-untyped-call]
-        return split_BTHK.transpose(1, 2)
-
-    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the tokens themselves: (B, H, T, K), (B, G, T, K), (B, G, T, K)."""
-        size, kv_size = self.config.hidden_size, self.config.num_kv_heads * self.config.head_size
-        q, k, v = self.query_key_value(x_BTD).split([size, kv_size, kv_size], dim=-1)
-        return self._split(q), self._split(k), self._split(v)
-
-    def project_memory(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the memory: (B, G, S, K) each. They stay the same while decoding."""
-        k, v = self.key_value(memory_BSD).chunk(2, dim=-1)
-        return self._split(k), self._split(v)
-
-    def attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix the values by softmax(q k / sqrt(K)) where the mask (broadcast to B, H, T, S) says so: (B, T, D)."""
-        groups = self.config.num_heads // self.config.num_kv_heads
-        if groups > 1:
-            k_BGSK, v_BGSK = k_BGSK.repeat_interleave(groups, 1), v_BGSK.repeat_interleave(groups, 1)
-        scores_BHTS = (q_BHTK * self.config.head_size**-0.5) @ k_BGSK.transpose(-1, -2)
-        if mask is not None:
-            scores_BHTS = scores_BHTS.masked_fill(~mask, torch.finfo(scores_BHTS.dtype).min)
-        weights_BHTS = self.dropout(scores_BHTS.float().softmax(-1).to(v_BGSK.dtype))
-        mixed_BTD: Tensor = self.output((weights_BHTS @ v_BGSK).transpose(1, 2).flatten(2))
-        return mixed_BTD
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu-tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
 
 
 class FeedForward(nn.Module):
@@ -136,12 +42,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gated = config.feed_forward == "gated"
+        self.gated, bias = config.feed_forward == "gated", config.bias == "all"
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(
-            config.hidden_size, config.feed_forward_size * (2 if self.gated else 1), config.bias
-        )
-        self.down = nn.Linear(config.feed_forward_size, config.hidden_size, config.bias)
+        self.up = nn.Linear(config.hidden_size, config.feed_forward_size * (2 if self.gated else 1), bias)
+        self.down = nn.Linear(config.feed_forward_size, config.hidden_size, bias)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -154,6 +58,15 @@ class FeedForward(nn.Module):
             inner = self.activation(inner)
         out_BTD: Tensor = self.down(self.dropout(inner))
         return out_BTD
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the tokens of one pass see of each other: the same for all layers."""
+
+    mask: Tensor | None  # broadcast to (B, H, T, L), True = may look
+    rotary: Tensor | None = None  # the table of their positions
+    bias: Tensor | None = None  # of their distances, (1, H, T, L)
 
 
 class Block(nn.Module):
@@ -173,27 +86,25 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        mask: Tensor | None,
-        table_2TK: Tensor | None,
+        sight: Sight,
         past: tuple[Tensor, Tensor] | None = None,
         memory: tuple[Tensor, Tensor] | None = None,
         memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The new states, and the keys and values (past ones included) of self-attention for a cache."""
         q, k, v = self.attention.project(self._in(x_BTD, self.attention_norm))
-        if table_2TK is not None:
-            q, k = rotate(q, table_2TK), rotate(k, table_2TK)
+        if sight.rotary is not None:
+            q, k = rotate(q, sight.rotary), rotate(k, sight.rotary)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        x_BTD = self._add(x_BTD, self.attention.attend(q, k, v, mask), self.attention_norm)
+        mixed = self.attention.attend(q, k, v, sight.mask, sight.bias)
+        x_BTD = self._add(x_BTD, mixed, self.attention_norm)
         if self.memory_attention is not None and self.memory_norm is not None and memory is not None:
-            across = self.memory_attention
-            q = across._split(across.query(self._in(x_BTD, self.memory_norm)))
-            x_BTD = self._add(x_BTD, across.attend(q, *memory, memory_mask), self.memory_norm)
-        x_BTD = self._add(
-            x_BTD, self.feed_forward(self._in(x_BTD, self.feed_forward_norm)), self.feed_forward_norm
-        )
-        return x_BTD, (k, v)
+            q = self.memory_attention.project_query(self._in(x_BTD, self.memory_norm))
+            mixed = self.memory_attention.attend(q, *memory, memory_mask)
+            x_BTD = self._add(x_BTD, mixed, self.memory_norm)
+        changed = self.feed_forward(self._in(x_BTD, self.feed_forward_norm))
+        return self._add(x_BTD, changed, self.feed_forward_norm), (k, v)
 
     def _in(self, x_BTD: Tensor, norm: nn.Module) -> Tensor:
         return norm(x_BTD) if self.before else x_BTD
@@ -211,40 +122,123 @@ def _across(block: nn.Module) -> Attention:
     return block.memory_attention
 
 
+class Side(nn.Module):
+    """The encoder or the decoder: what is added to the embeddings, the layers, the last norm.
+
+    The tables of positions and token types are its own; the embeddings of the tokens are the model's.
+    """
+
+    position_table: Tensor | None
+
+    def __init__(self, config: ModelConfig, layers: int, *, causal: bool) -> None:
+        super().__init__()
+        self.config, self.causal = config, causal
+        D = config.hidden_size
+        rows = config.max_positions + config.position_offset
+        self.position_embedding = nn.Embedding(rows, D) if config.positions == "learned" else None
+        self.type_embedding = nn.Embedding(config.token_types, D) if config.token_types else None
+        self.embedding_norm = norm(config) if config.embedding_norm else None
+        relative = config.positions == "relative"
+        self.relative = RelativeBias(config, both_ways=not causal) if relative else None
+        self.rotary = Rotary(config) if config.positions == "rotary" else None
+        self.layers = nn.ModuleList(
+            Block(config, over_memory=causal and config.has_encoder) for _ in range(layers)
+        )
+        self.norm = norm(config) if config.norm_place == "before" else None
+        self.dropout = Dropout(config.dropout)
+        table = (
+            torch.from_numpy(sinusoids(config.max_positions, D)) if config.positions == "sinusoidal" else None
+        )
+        self.register_buffer("position_table", table, persistent=False)
+
+    def embed(
+        self, x_BTD: Tensor, start: int, places_BT: Tensor | None = None, types_BT: Tensor | None = None
+    ) -> Tensor:
+        """The states before the first layer, from the embeddings of the tokens at start and after.
+
+        places_BT: the positions of each row's tokens where rows differ. Raises ConfigError beyond the last position.
+        """
+        config, end = self.config, start + x_BTD.shape[1]
+        if end > config.max_positions and self.relative is None:
+            raise ConfigError(f"{end} tokens are more than the model's max_positions={config.max_positions}.")
+        if config.scale_embeddings:
+            x_BTD = x_BTD * config.hidden_size**0.5
+        table = self.position_table if self.position_embedding is None else self.position_embedding.weight
+        if table is not None:
+            first = config.position_offset
+            found = table[first + start : first + end] if places_BT is None else table[first + places_BT]
+            x_BTD = x_BTD + found
+        if self.type_embedding is not None:
+            x_BTD = x_BTD + (
+                self.type_embedding.weight[0] if types_BT is None else self.type_embedding(types_BT)
+            )
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
+        if torch.is_autocast_enabled(x_BTD.device.type):
+            x_BTD = x_BTD.to(torch.get_autocast_dtype(x_BTD.device.type))
+        embedded_BTD: Tensor = self.dropout(x_BTD)
+        return embedded_BTD
+
+    def sight(self, mask: Tensor | None, start: int, end: int, places_BT: Tensor | None = None) -> Sight:
+        """What tokens start to end see, given who may look where."""
+        rotary = None if self.rotary is None else self.rotary(end, places_BT, start)
+        return Sight(mask, rotary, None if self.relative is None else self.relative(start, end))
+
+    def causal_mask(
+        self, start: int, end: int, padding_B: Tensor | None, device: torch.device
+    ) -> Tensor | None:
+        """True where a token at start to end may look at one at 0 to end: not ahead, not past the window, no padding."""
+        window = self.config.window
+        if end - start == 1 and padding_B is None and not 0 < window < end:
+            return None
+        mask = torch.ones(end - start, end, dtype=torch.bool, device=device).tril(start)
+        if window:
+            mask = mask.triu(start - window + 1)
+        if padding_B is not None:
+            real_BL = torch.arange(end, device=device) >= padding_B[:, None]
+            mask = mask & real_BL[:, None, None, :]
+        return mask
+
+    def close(self, x_BTD: Tensor) -> Tensor:
+        """The states after the last layer."""
+        if self.norm is not None:
+            x_BTD = self.norm(x_BTD)
+        return x_BTD
+
+
+class PredictionHead(nn.Module):
+    """What an encoder's states go through before they are scored over the vocabulary (Devlin et al., 2019)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = norm(config)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        """Each position by itself."""
+        normed_BSD: Tensor = self.norm(self.activation(self.linear(x_BSD)))
+        return normed_BSD
+
+
 class Transformer(nn.Module):
     """The model of a `ModelConfig`. Weights are drawn from the generator handed in (or torch's global one)."""
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        tables = {"learned": lambda: nn.Embedding(config.max_positions, config.hidden_size)}
-        self.position_embedding = tables[config.positions]() if config.positions in tables else None
-        self.encoder = nn.ModuleList(
-            Block(config, over_memory=False) for _ in range(config.num_encoder_layers)
-        )
-        self.decoder = nn.ModuleList(
-            Block(config, over_memory=config.has_encoder) for _ in range(config.num_decoder_layers)
-        )
-        final = config.norm_place == "before"
-        self.encoder_norm = norm(config) if final and config.has_encoder else None
-        self.decoder_norm = norm(config) if final and config.has_decoder else None
-        untied = config.has_decoder and not config.tie_embeddings
-        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if untied else None
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels else None
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("position_table", self._position_table(), persistent=False)
+        D, scored = config.hidden_size, config.has_decoder or config.prediction_head
+        self.embedding = nn.Embedding(config.vocab_size, D)
+        self.encoder = Side(config, config.num_encoder_layers, causal=False) if config.has_encoder else None
+        self.decoder = Side(config, config.num_decoder_layers, causal=True) if config.has_decoder else None
+        untied = scored and not config.tie_embeddings
+        self.prediction_head = PredictionHead(config) if config.prediction_head else None
+        self.output = nn.Linear(D, config.vocab_size, bias=False) if untied else None
+        biased = scored and config.output_bias
+        self.output_bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased else None
+        self.pooler = nn.Linear(D, D) if config.pooler else None
+        self.classifier = nn.Linear(D, config.num_labels) if config.num_labels else None
         self._initialise(generator)
-
-    def _position_table(self) -> Tensor | None:
-        config = self.config
-        if config.positions == "rotary":
-            return rotary_table(config.max_positions, config.head_size, config.rotary_base)
-        return (
-            torch.from_numpy(sinusoids(config.max_positions, config.hidden_size))
-            if config.positions == "sinusoidal"
-            else None
-        )
 
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Xavier for matrices, as Vaswani et al.; the embedding so that the tied output starts with unit-sized logits."""
@@ -259,36 +253,25 @@ class Transformer(nn.Module):
         with torch.no_grad():
             self.embedding.weight[self.config.pad_id].zero_()
 
-    def _embed(self, ids_BT: Tensor, start: int) -> tuple[Tensor, Tensor | None]:
-        """The states before the first layer, and the rotary table of these positions."""
-        config, end = self.config, start + ids_BT.shape[1]
-        if end > config.max_positions:
-            raise ConfigError(f"{end} tokens are more than the model's max_positions={config.max_positions}.")
-        x_BTD = self.embedding(ids_BT)
-        if config.scale_embeddings:
-            x_BTD = x_BTD * config.hidden_size**0.5
-        table = None
-        if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding.weight[start:end]
-        elif config.positions == "rotary":
-            table = self.position_table[:, start:end]  # type: ignore[index]
-        else:
-            x_BTD = x_BTD + self.position_table[start:end]  # type: ignore[index]
-        if torch.is_autocast_enabled(x_BTD.device.type):
-            x_BTD = x_BTD.to(torch.get_autocast_dtype(x_BTD.device.type))
-        return self.dropout(x_BTD), table
+    def encode(self, ids_BS: Tensor, types_BS: Tensor | None = None) -> Tensor:
+        """The memory of a batch of sources (padded with pad_id on the right): (B, S, D).
 
-    def encode(self, ids_BS: Tensor) -> Tensor:
-        """The memory of a batch of sources (padded with pad_id on the right): (B, S, D)."""
-        mask_B11S = self.visible(ids_BS)
-        x_BSD, table = self._embed(ids_BS, 0)
-        for block in self.encoder:
-            x_BSD, _ = block(x_BSD, mask_B11S, table)
-        return x_BSD if self.encoder_norm is None else self.encoder_norm(x_BSD)
+        types_BS: the row of the table of token types for each token; the first where nothing is said.
+        """
+        assert self.encoder is not None, "a decoder alone has no memory"
+        x_BSD = self.encoder.embed(self.embedding(ids_BS), 0, types_BT=types_BS)
+        sight = self.encoder.sight(self.visible(ids_BS), 0, ids_BS.shape[1])
+        for block in self.encoder.layers:
+            x_BSD, _ = block(x_BSD, sight)
+        return self.encoder.close(x_BSD)
 
     def visible(self, ids_BS: Tensor) -> Tensor:
         """True where a source token is not padding: (B, 1, 1, S)."""
         return (ids_BS != self.config.pad_id)[:, None, None, :]
+
+    def new_cache(self) -> Cache:
+        """An empty memory for `decode`."""
+        return Cache()
 
     def decode(
         self,
@@ -296,37 +279,43 @@ class Transformer(nn.Module):
         memory_BSD: Tensor | None = None,
         memory_mask: Tensor | None = None,
         cache: Cache | None = None,
+        padding_B: Tensor | None = None,
     ) -> Tensor:
         """The states of the target tokens: (B, T, D).
 
         memory_BSD, memory_mask: from `encode` and `visible`, for encoder-decoder models. cache: tokens before these
-        ones; it is extended in place, and the memory is then only needed at the first call.
+        ones; it is extended in place, and memory and padding are then only needed at the first call. padding_B: how many
+        tokens at the left of each row are padding.
         """
-        start = cache.length if cache is not None else 0
-        length = ids_BT.shape[1]
-        x_BTD, table = self._embed(ids_BT, start)
-        mask_TL = None
-        if length > 1:
-            mask_TL = torch.ones(length, start + length, dtype=torch.bool, device=ids_BT.device).tril(start)
-        if cache is not None and not cache.memory and memory_BSD is not None:
-            cache.memory = [_across(block).project_memory(memory_BSD) for block in self.decoder]
-        for number, block in enumerate(self.decoder):
-            past = cache.own[number] if cache is not None and start else None
-            memory: tuple[Tensor, Tensor] | None
-            if cache is not None and cache.memory:
-                memory = cache.memory[number]
-            else:
-                memory = None if memory_BSD is None else _across(block).project_memory(memory_BSD)
-            x_BTD, present = block(x_BTD, mask_TL, table, past, memory, memory_mask)
-            if cache is not None:
-                cache.own[number : number + 1] = [present]
-        if cache is not None:
-            cache.length += length
-        return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)
+        assert self.decoder is not None, "an encoder alone cannot decode"
+        cache = cache if cache is not None else Cache()
+        start, end = cache.length, cache.length + ids_BT.shape[1]
+        cache.padding_B = padding_B = padding_B if padding_B is not None else cache.padding_B
+        places_BT = None
+        if padding_B is not None:
+            places_BT = (torch.arange(start, end, device=ids_BT.device) - padding_B[:, None]).clamp(min=0)
+        x_BTD = self.decoder.embed(self.embedding(ids_BT), start, places_BT)
+        mask = self.decoder.causal_mask(start, end, padding_B, ids_BT.device)
+        sight = self.decoder.sight(mask, start, end, places_BT)
+        if not cache.memory and memory_BSD is not None:
+            cache.memory = [_across(block).project_memory(memory_BSD) for block in self.decoder.layers]
+        for number, block in enumerate(self.decoder.layers):
+            past = cache.own[number] if start else None
+            memory = cache.memory[number] if cache.memory else None
+            x_BTD, present = block(x_BTD, sight, past, memory, memory_mask)
+            cache.own[number : number + 1] = [present]
+        cache.length = end
+        return self.decoder.close(x_BTD)
 
     def logits(self, x_BTD: Tensor) -> Tensor:
-        """Scores over the vocabulary for states of the decoder: (..., V)."""
-        return F.linear(x_BTD, self.output_weight)
+        """Scores over the vocabulary for states of the decoder, or of an encoder with a prediction head: (..., V)."""
+        return F.linear(self.scored(x_BTD), self.output_weight, self.output_bias)
+
+    def scored(self, x_BTD: Tensor) -> Tensor:
+        """The states as the output matrix takes them."""
+        if self.prediction_head is not None:
+            x_BTD = self.prediction_head(x_BTD)
+        return x_BTD * self.config.hidden_size**-0.5 if self.config.scale_output else x_BTD
 
     @property
     def output_weight(self) -> Tensor:
@@ -336,21 +325,25 @@ class Transformer(nn.Module):
     def forward(self, source_BS: Tensor, target_BT: Tensor | None = None) -> Tensor:
         """The whole model at once.
 
-        encoder: class scores (B, C) when it has labels, else states (B, S, D). decoder: logits (B, S, V) of the source
-        read as a prefix. encoder-decoder: logits (B, T, V) of the target given the source.
+        encoder: class scores (B, C) when it has labels, scores over the vocabulary (B, S, V) when it has a prediction
+        head, else states (B, S, D). decoder: logits (B, S, V) of the source read as a prefix. encoder-decoder: logits
+        (B, T, V) of the target given the source.
         """
-        config = self.config
-        if not config.has_encoder:
+        if self.encoder is None:
             return self.logits(self.decode(source_BS))
         memory_BSD = self.encode(source_BS)
-        if config.has_decoder:
+        if self.decoder is not None:
             assert target_BT is not None, "an encoder-decoder needs a target"
             return self.logits(self.decode(target_BT, memory_BSD, self.visible(source_BS)))
+        if self.prediction_head is not None:
+            return self.logits(memory_BSD)
         return memory_BSD if self.classifier is None else self.classifier(self.pool(memory_BSD, source_BS))
 
     def pool(self, memory_BSD: Tensor, ids_BS: Tensor) -> Tensor:
         """One state per text, the first token's or the mean of all that are not padding: (B, D)."""
         if self.config.pooling == "first":
-            return memory_BSD[:, 0]
-        weights_BS1 = (ids_BS != self.config.pad_id).unsqueeze(-1).to(memory_BSD.dtype)
-        return (memory_BSD * weights_BS1).sum(1) / weights_BS1.sum(1).clamp(min=1)
+            pooled_BD = memory_BSD[:, 0]
+        else:
+            weights_BS1 = (ids_BS != self.config.pad_id).unsqueeze(-1).to(memory_BSD.dtype)
+            pooled_BD = (memory_BSD * weights_BS1).sum(1) / weights_BS1.sum(1).clamp(min=1)
+        return pooled_BD if self.pooler is None else torch.tanh(self.pooler(pooled_BD))

@@ -99,11 +99,11 @@ def fill_side(side: Any, name: str, config: ModelConfig, weights: Weights) -> No
         if hasattr(side, "position_encodings"):
             del side.position_encodings
     else:
-        side.position_encodings.encodings = _positions(config, weights)
+        side.position_encodings.encodings = _positions(config, weights, name)
     if config.norm_place == "before":
-        _fill_norm(side.layer_norm, weights, f"{name}_norm")
+        _fill_norm(side.layer_norm, weights, f"{name}.norm")
     for number, layer in enumerate(side.layer):
-        here = f"{name}.{number}"
+        here = f"{name}.layers.{number}"
         _fill_norm(layer.self_attention.layer_norm, weights, f"{here}.attention_norm")
         _fill_linear(layer.self_attention.linear[0], weights, f"{here}.attention.query_key_value")
         _fill_linear(layer.self_attention.linear[1], weights, f"{here}.attention.output")
@@ -142,8 +142,8 @@ def _fill_norm(spec: Any, weights: Weights, name: str) -> None:
         spec.beta = weights[f"{name}.bias"].copy()
 
 
-def _positions(config: ModelConfig, weights: Weights) -> npt.NDArray[np.float32]:
+def _positions(config: ModelConfig, weights: Weights, side: str) -> npt.NDArray[np.float32]:
     """The table that is added to the embeddings: (positions, D)."""
     if config.positions == "learned":
-        return weights["position_embedding.weight"].copy()
+        return weights[f"{side}.position_embedding.weight"].copy()
     return sinusoids(config.max_positions, config.hidden_size)

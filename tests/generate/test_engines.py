@@ -37,7 +37,7 @@ def random_model(vocab_size: int, seed: int = 1, **overlay: Any) -> Transformer:
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-        last = model.decoder_norm or model.decoder[-1].feed_forward_norm
+        last = model.decoder.norm or model.decoder.layers[-1].feed_forward_norm
         last.weight.mul_(4)
     return model.eval()
 
@@ -139,7 +139,7 @@ class TestLimits:
     def test_nothing_is_longer_than_its_limit_and_what_was_cut_says_so(self) -> None:
         model = random_model(40, 2)
         with torch.no_grad():  # the end mark is ever the unlikeliest
-            model.decoder_norm.bias.copy_(-30 * model.embedding.weight[3])
+            model.decoder.norm.bias.copy_(-30 * model.embedding.weight[3])
         for width in (1, 3):
             (found,) = beam_search(model, [[7, 3]], GenerationOptions(beam_size=width, max_length=9))
             assert len(found[0].ids) == 9 and not found[0].finished
@@ -174,7 +174,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "activation": ("relu", "gelu", "silu"),
     "num_kv_heads": (4, 2, 1),
     "tie_embeddings": (True, False),
-    "bias": (True, False),
+    "bias": ("all", "none"),
     "scale_embeddings": (True, False),
 }
 

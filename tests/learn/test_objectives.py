@@ -115,7 +115,7 @@ def test_the_schedules_go_where_they_should() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    model = Transformer(tiny(60, bias=True, positions="learned", tie_embeddings=False))
+    model = Transformer(tiny(60, bias="all", positions="learned", tie_embeddings=False))
     decayed, others = (
         {id(parameter) for parameter in group["params"]}
         for group in adamw(model, learning_rate=1, weight_decay=0.5, beta2=0.9).param_groups

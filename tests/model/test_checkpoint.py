@@ -42,14 +42,14 @@ def test_it_comes_back_bit_by_bit_and_ready_to_evaluate(saved: Path) -> None:
 
 def test_every_tensor_that_does_not_fit_is_named(saved: Path) -> None:
     weights = load_file(saved / "model.safetensors")
-    del weights["encoder_norm.weight"]
+    del weights["encoder.norm.weight"]
     weights["head.weight"] = torch.zeros(2)
     weights["embedding.weight"] = torch.zeros(31, 16)
     save_file(weights, saved / "model.safetensors")
     with pytest.raises(BundleError) as error:
         load_model(saved)
     for words in (
-        "3 problems", "encoder_norm.weight is missing", "head.weight is not known",
+        "3 problems", "encoder.norm.weight is missing", "head.weight is not known",
         "embedding.weight has shape (31, 16), not (30, 16)",
     ):  # fmt: skip
         assert words in str(error.value)

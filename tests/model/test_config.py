@@ -53,7 +53,7 @@ def test_all_wrong_choices_and_sizes_are_listed_at_once() -> None:
         ({"norm_epsilon": 0.0}, "norm_epsilon=0.0 must be above 0"),
         ({"hidden_size": "wide"}, "hidden_size='wide' must be of type int"),
         ({"dropout": "1e-1"}, "dropout='1e-1' must be of type float"),
-        ({"bias": 1}, "bias=1 must be of type bool"),
+        ({"tie_embeddings": 1}, "tie_embeddings=1 must be of type bool"),
         ({"num_heads": True}, "num_heads=True must be of type int"),
         ({"hiden_size": 8}, 'Did you mean "hidden_size"?'),
     ],
@@ -72,8 +72,8 @@ def test_an_unknown_size_is_said() -> None:
 def test_a_foreign_config_json_is_refused_with_everything_wrong_in_it() -> None:
     values = tiny(100).to_dict()
     del values["hidden_size"]
-    values |= {"num_heads": "4", "n_layer": 12, "bias": 0}
+    values |= {"num_heads": "4", "n_layer": 12, "tie_embeddings": 0}
     with pytest.raises(ConfigError) as error:
         ModelConfig.from_dict(values)
-    for words in ("hidden_size is missing", "num_heads='4'", 'key="n_layer"', "bias=0"):
+    for words in ("hidden_size is missing", "num_heads='4'", 'key="n_layer"', "tie_embeddings=0"):
         assert words in str(error.value)

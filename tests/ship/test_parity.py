@@ -80,12 +80,12 @@ def test_int8_that_loses_more_than_the_limit_is_float32(folder: Path) -> None:
 
 WRONG: dict[str, Callable[[dict[str, Any]], None]] = {
     "one norm doubled": lambda weights: weights.update(
-        {"decoder_norm.weight": weights["decoder_norm.weight"] * 2}
+        {"decoder.norm.weight": weights["decoder.norm.weight"] * 2}
     ),
     "queries and keys in each other's places": lambda weights: weights.update(
         {
-            "decoder.0.memory_attention.query.weight": weights[
-                "decoder.0.memory_attention.query.weight"
+            "decoder.layers.0.memory_attention.query.weight": weights[
+                "decoder.layers.0.memory_attention.query.weight"
             ].T.copy()
         }
     ),
