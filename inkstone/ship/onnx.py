@@ -50,6 +50,8 @@ def export_onnx(folder: Path, out: Path, *, quantization: Quantization) -> Path:
     from inkstone.model.textcnn import TextCNN
 
     model = load_model(folder)
+    if isinstance(model, Recurrent):
+        model.encoder = drawn_recurrences(model)
     out.mkdir(parents=True, exist_ok=True)
     if isinstance(model, TextCNN) or (isinstance(model, Recurrent) and model.classifier is not None):
         _write_classifier(model, out)
@@ -123,6 +125,60 @@ def _graphs(model: Any) -> tuple[nn.Module, nn.Module]:
             return model.logits(states_N1E[:, 0]).log_softmax(-1), cache.states
 
     return Encoder().eval(), Step().eval()
+
+
+def drawn_recurrences(model: Any) -> Any:
+    """The encoder's layers as ONNX's own recurrent operators, both directions in one, with the rows' lengths.
+
+    Torch's exporter can only unroll a recurrence, to the length of its example. An operator's gates stand in another
+    order: input, output, forget, cell for LSTM where torch has input, forget, cell, output; update, reset, new for GRU
+    where torch has reset, update, new. Both count the hidden bias before the reset gate.
+    """
+    import torch
+    from torch import nn
+
+    lstm = model.config.cell == "lstm"
+    order = (0, 3, 1, 2) if lstm else (1, 0, 2)
+
+    def ordered(weight: Tensor) -> Tensor:
+        parts = weight.detach().chunk(len(order))
+        return torch.cat([parts[place] for place in order])
+
+    class Drawn(nn.Module):
+        weights: Tensor
+        recurrent: Tensor
+        biases: Tensor
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            sides = [layer.ahead] if layer.back is None else [layer.ahead, layer.back]
+            self.size, self.sides = layer.ahead.hidden_size, len(sides)
+            weights = {"weights": "weight_ih_l0", "recurrent": "weight_hh_l0"}
+            for name, theirs in weights.items():
+                self.register_buffer(name, torch.stack([ordered(getattr(side, theirs)) for side in sides]))
+            biases = [[ordered(side.bias_ih_l0), ordered(side.bias_hh_l0)] for side in sides]
+            self.register_buffer("biases", torch.stack([torch.cat(pair) for pair in biases]))
+
+        def forward(self, x_BSE: Tensor, lengths_B: Tensor) -> Tensor:
+            rows, length = x_BSE.shape[:2]
+            last = (self.sides, rows, self.size)
+            attributes: dict[str, Any] = {
+                "hidden_size": self.size,
+                "direction": "bidirectional" if self.sides == 2 else "forward",
+            }
+            outputs = torch.onnx.ops.symbolic_multi_out(
+                "LSTM" if lstm else "GRU",
+                (
+                    x_BSE.transpose(0, 1), self.weights, self.recurrent, self.biases,
+                    lengths_B.clamp(min=1).to(torch.int32),
+                ),
+                attrs=attributes if lstm else {**attributes, "linear_before_reset": 1},
+                dtypes=[torch.float32] * (3 if lstm else 2),
+                shapes=[(length, self.sides, rows, self.size), *[last] * (2 if lstm else 1)],
+            )  # fmt: skip
+            return outputs[0].permute(2, 0, 1, 3).flatten(2)
+
+    return nn.ModuleList(Drawn(layer) for layer in model.encoder)
 
 
 def _marks(model: Any) -> dict[str, str]:
