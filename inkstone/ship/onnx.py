@@ -86,8 +86,8 @@ def _write_translator(model: Any, out: Path) -> None:
     shape = {0: "batch", 1: "length"}
     _write(encoder, (ids_BS,), (shape,), ["ids"], ["mask", *states, *memories], out / ENCODER, _marks(model))
     shapes = ({0: "batch"}, shape, [{0: "batch"}] * len(state), [shape] * len(memory))
-    # Contiguous: a graph drawn for the slices of a larger tensor is one for their strides.
-    state, memory = ([one.contiguous() for one in some] for some in (state, memory))
+    # Tensors of their own: the graph of slices is one for their strides, and the same tensor twice is one input.
+    state, memory = ([one.contiguous().clone() for one in some] for some in (state, memory))
     arguments = (ids_BS[:, 0].contiguous(), mask_BS, state, memory)
     inputs, outputs = (
         ["token", "mask", *states, *memories],
