@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch", reason="models need torch")
 import torch.nn.functional as F  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
+from inkstone.model.interface import StepCache  # noqa: E402
 from inkstone.model.recurrent import Attention, Recurrent  # noqa: E402
 from inkstone.model.recurrent_config import RecurrentConfig  # noqa: E402
-from inkstone.model.interface import StepCache  # noqa: E402
 
 CELLS = ("lstm", "gru")
 ATTENTIONS = ("bahdanau", "luong-dot", "luong-general", "none")
