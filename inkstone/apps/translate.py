@@ -11,7 +11,7 @@ by length there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -65,7 +65,7 @@ class Translator:
         self,
         bundle: str | Path = "zh-en",
         *,
-        engine: Literal["ctranslate2", "torch"] = "ctranslate2",
+        engine: Literal["auto", "ctranslate2", "onnx", "torch"] = "auto",
         threads: int = 0,
     ) -> None:
         """bundle: a folder, or the name of a bundled model. threads: 0 takes all cores."""
@@ -207,7 +207,7 @@ class Translator:
 
 
 def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> Engine:
-    """The engine of this kind for a bundle. Raises BundleError when the bundle has none."""
+    """The engine of this kind for a bundle; "auto" takes the one it was shipped with. Raises BundleError without one."""
     if not 0 <= threads <= MOST_THREADS:  # a negative number is a crash in CTranslate2, and so is a huge one
         raise ConfigError(f"threads={threads} is not between 0 (all cores) and {MOST_THREADS}.")
     if kind == "torch":
@@ -217,16 +217,37 @@ def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> 
         from inkstone.generate.torch_engine import TorchEngine
 
         return TorchEngine.load(folder)
-    if kind != "ctranslate2":
-        raise ConfigError(not_known("engine", kind, ["ctranslate2", "torch"]))
-    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
-
-    exported = sorted(path.parent for path in folder.glob("ctranslate2-*/model.bin"))
-    if not exported:
-        raise BundleError(f"{folder} holds no CTranslate2 engine. Train it again, or use engine=torch.")
+    if kind not in ("auto", *_SHIPPED):
+        raise ConfigError(not_known("engine", kind, ["auto", *_SHIPPED, "torch"]))
+    shipped = {
+        name: sorted(path.parent for path in folder.glob(file)) for name, (file, _) in _SHIPPED.items()
+    }
+    name = next((name for name in shipped if shipped[name]), "ctranslate2") if kind == "auto" else kind
+    if not shipped[name]:
+        label = {"ctranslate2": "CTranslate2", "onnx": "ONNX"}[name]
+        raise BundleError(f"{folder} holds no {label} engine. Train it again, or use engine=torch.")
     vocabulary = read_json(folder / "config.json").get("vocab_size")
     if vocabulary != tokenizer.vocab_size:
         raise BundleError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}."
         )
-    return CTranslate2Engine(exported[0], tokenizer, threads=threads)
+    return _SHIPPED[name][1](shipped[name][0], tokenizer, threads)
+
+
+def _ctranslate2(folder: Path, tokenizer: Tokenizer, threads: int) -> Engine:
+    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
+
+    return CTranslate2Engine(folder, tokenizer, threads=threads)
+
+
+def _onnx(folder: Path, tokenizer: Tokenizer, threads: int) -> Engine:
+    from inkstone.generate.onnx_engine import OnnxEngine
+
+    return OnnxEngine(folder, tokenizer, threads=threads)
+
+
+# What a bundle may be shipped with: by which file it is known, and how it is opened.
+_SHIPPED: dict[str, tuple[str, Callable[[Path, Tokenizer, int], Engine]]] = {
+    "ctranslate2": ("ctranslate2-*/model.bin", _ctranslate2),
+    "onnx": ("onnx-*/decoder.onnx", _onnx),
+}

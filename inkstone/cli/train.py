@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,9 @@ def train_translate(
     both_directions: Annotated[
         bool, typer.Option("--both-directions", help="One model for both directions.")
     ] = False,
+    architecture: Annotated[
+        Literal["transformer", "rnn", "cnn"] | None, typer.Option(help="Default: transformer.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
@@ -60,6 +63,7 @@ def train_translate(
         "source": source,
         "target": target,
         "both_directions": both_directions,
+        "architecture": architecture,
         "size": size,
         "fields": parse_fields(fields),
         "name": name,

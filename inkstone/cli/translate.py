@@ -34,7 +34,9 @@ def translate(
     alternatives: Annotated[
         int, typer.Option(min=1, max=64, help="How many translations to give of each text.")
     ] = 1,
-    engine: Annotated[str, typer.Option(help="ctranslate2 or torch.")] = "ctranslate2",
+    engine: Annotated[
+        str, typer.Option(help="ctranslate2, onnx or torch. Default: what the model was shipped with.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=0, max=256, help="0 takes all cores.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """Train a translator: from raw pairs to a served bundle with its report card. Read it top to bottom.
 
-    read and clean -> split -> tokenizer -> examples -> Transformer -> train -> checkpoint -> CTranslate2, proved equal
+    read and clean -> split -> tokenizer -> examples -> model -> train -> checkpoint -> served engine, proved equal
     -> judge beside the baselines -> report card -> bundle
 
 While it runs, everything lives in `<out>.run/`: the resolved recipe, the tokenizer, checkpoints, logs. Killed at any
@@ -49,8 +49,9 @@ class TranslateRecipe:
     cleaning: Settings = field(default_factory=Settings)
     tokenizer: Kind = "bpe"
     vocab_size: int = 8000
+    architecture: Literal["transformer", "rnn", "cnn"] = "transformer"
     size: str = "small"
-    model: dict[str, Any] = field(default_factory=dict)  # fields of ModelConfig laid over the size
+    model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
     max_length: int = 128  # tokens a side; longer pairs are dropped and counted
     training: TrainingOptions = field(default_factory=TrainingOptions)
     weights: Literal["float32", "float16"] = "float32"
@@ -80,8 +81,8 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
     from inkstone.learn.data.batches import pair_batch
     from inkstone.learn.loop import train
     from inkstone.learn.objectives import OBJECTIVES
-    from inkstone.model.config import preset
-    from inkstone.model.transformer import Transformer
+    from inkstone.model.checkpoint import build_model
+    from inkstone.model.presets import translator_config
 
     corpus = read_corpus(recipe)
     directions = _directions(recipe, corpus.languages)
@@ -95,10 +96,10 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
         )
     say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
 
-    config = preset(recipe.size, tokenizer.vocab_size, "encoder-decoder", recipe.model)
+    config = translator_config(recipe.architecture, recipe.size, tokenizer.vocab_size, recipe.model)
     tokenizer.save(run / "tokenizer.json")
     generator = torch.Generator().manual_seed(recipe.training.seed)
-    model = Transformer(config, generator)
+    model = build_model(config, generator)
 
     def collate(rows: Sequence[Any]) -> Any:
         return pair_batch(rows, pad_id=config.pad_id, bos_id=config.bos_id, eos_id=config.eos_id)
@@ -139,7 +140,7 @@ def _tokenizer(
 
 def _check(recipe: TranslateRecipe) -> None:
     """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
-    from inkstone.model.config import preset
+    from inkstone.model.presets import translator_config
 
     if not recipe.name.strip():
         raise ConfigError("name is empty. Give the model a name.")
@@ -147,7 +148,7 @@ def _check(recipe: TranslateRecipe) -> None:
         raise ConfigError(f"max_length={recipe.max_length} leaves no room for a word. Give 2 or more.")
     GenerationOptions(beam_size=recipe.beam_size)
     make_rules(recipe.cleaning, recipe.rules)
-    config = preset(recipe.size, recipe.vocab_size, "encoder-decoder", recipe.model)
+    config = translator_config(recipe.architecture, recipe.size, recipe.vocab_size, recipe.model)
     if recipe.max_length > config.max_positions:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
@@ -182,7 +183,7 @@ def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> 
 
 def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any]) -> str:
     """Of everything that decides the weights: the data as ids, the model and the training options."""
-    digest = hashlib.sha256(repr((recipe.size, recipe.model, recipe.training)).encode())
+    digest = hashlib.sha256(repr((recipe.architecture, recipe.size, recipe.model, recipe.training)).encode())
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
     return digest.hexdigest()

@@ -22,7 +22,6 @@ from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.learn.loop import Outcome
-    from inkstone.model.transformer import Transformer
     from inkstone.recipes.translate import TranslateRecipe
 
 Direction = tuple[str, str]
@@ -35,7 +34,7 @@ def finish(
     corpus: Corpus,
     directions: list[Direction],
     tokenizer: Tokenizer,
-    model: Transformer,
+    model: Any,
     examples: Sequence[Any],
     outcome: Outcome,
 ) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def _ship(
     directions: Sequence[Direction],
 ) -> Any:
     """Export and prove on real sentences of the validation set, taken evenly from every direction."""
-    from inkstone.ship.parity import PROBES, SENTENCES, ship_ctranslate2
+    from inkstone.ship.parity import PROBES, SENTENCES, ship_translator
 
     pairs = evenly(both(corpus.valid, directions), SENTENCES)
     sources = [translation_sources(tokenizer, [p.source], p.target_language)[0] for p in pairs]
@@ -114,7 +113,7 @@ def _ship(
         for source, target in directions
         for number, text in enumerate(PROBES.get(source, PROBES["en"]), 1)
     ]
-    return ship_ctranslate2(
+    return ship_translator(
         folder, trained, sources, [p.target for p in pairs], probes, limit=recipe.int8_limit
     )
 

@@ -71,7 +71,7 @@ def _translator(bundle: Bundle) -> Iterator[Check]:
     ]
     detail = f"differs on: {', '.join(changed)}" if changed else f"{len(probes)} probes answered as certified"
     yield Check("certified output", not changed, detail)
-    if find_spec("torch"):
+    if find_spec("torch") and (translator.engine.name.startswith("ctranslate2") or find_spec("onnxscript")):
         yield _float32_parity(bundle, translator.tokenizer, [probe["source"] for probe in probes])
 
 
@@ -87,15 +87,14 @@ def _probes(certificate: dict[str, Any], vocab_size: int) -> list[dict[str, Any]
 
 
 def _float32_parity(bundle: Bundle, tokenizer: Any, sources: list[list[int]]) -> Check:
-    from inkstone.generate.ctranslate2_engine import CTranslate2Engine
     from inkstone.generate.torch_engine import TorchEngine
-    from inkstone.ship.ctranslate2 import export_ctranslate2
-    from inkstone.ship.parity import GREEDY
+    from inkstone.ship.parity import GREEDY, target_of
 
+    target = target_of(bundle.path)
     expected = [found[0].ids for found in TorchEngine.load(bundle.path).generate(sources, GREEDY)]
     with tempfile.TemporaryDirectory(prefix="inkstone-verify-") as scratch:
-        exact = export_ctranslate2(bundle.path, Path(scratch) / "float32", quantization="float32")
-        got = [found[0].ids for found in CTranslate2Engine(exact, tokenizer).generate(sources, GREEDY)]
+        exact = target.export(bundle.path, Path(scratch) / "float32", quantization="float32")
+        got = [found[0].ids for found in target.open(exact, tokenizer).generate(sources, GREEDY)]
     same = sum(a == b for a, b in zip(expected, got, strict=True))
     return Check(
         "float32 parity", same == len(sources), f"{same} of {len(sources)} probes identical to torch"

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inkstone.generate.ctranslate2_engine import CTranslate2Engine
 from inkstone.generate.engine import Engine, GenerationOptions
+from inkstone.generate.onnx_engine import OnnxEngine
 from inkstone.ground.errors import TrainingError
 from inkstone.ground.files import write_json
+from inkstone.ground.manifest import read_json
 from inkstone.ground.progress import say
 from inkstone.ship.ctranslate2 import export_ctranslate2
+from inkstone.ship.onnx import export_onnx
 from inkstone.text.tokenizer import Tokenizer
 
 SENTENCES = 200
@@ -50,6 +53,25 @@ PROBES = {
         "deux chiens courent dans la neige .",
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model is exported to: the name its folders begin with, how to write one, and how to open one."""
+
+    name: str
+    export: Callable[..., Path]
+    open: Callable[[Path, Tokenizer], Engine]
+
+
+CTRANSLATE2 = Target("ctranslate2", export_ctranslate2, CTranslate2Engine)
+ONNX = Target("onnx", export_onnx, OnnxEngine)
+
+
+def target_of(folder: Path) -> Target:
+    """What serves the checkpoint in a folder: CTranslate2 its Transformers, onnxruntime everything else."""
+    model_type = read_json(folder / "config.json").get("model_type")
+    return CTRANSLATE2 if model_type in ("inkstone-transformer", None) else ONNX
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +102,7 @@ class Certificate:
         }
 
 
-def ship_ctranslate2(
+def ship_translator(
     folder: Path,
     trained: Engine,
     sources: Sequence[Sequence[int]],
@@ -97,14 +119,12 @@ def ship_ctranslate2(
     """
     from inkstone.metrics.text import chrf
 
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    tokenizer, target = Tokenizer.load(folder / "tokenizer.json"), target_of(folder)
     expected = [found[0].ids for found in trained.generate(sources, GREEDY)]
     chrf_trained = chrf(tokenizer.decode_batch(expected), references).value
     scratch = Path(tempfile.mkdtemp(prefix="inkstone-parity-"))
     try:
-        exact = CTranslate2Engine(
-            export_ctranslate2(folder, scratch / "float32", quantization="float32"), tokenizer
-        )
+        exact = target.open(target.export(folder, scratch / "float32", quantization="float32"), tokenizer)
         got = [found[0].ids for found in exact.generate(sources, GREEDY)]
         identical = sum(a == b for a, b in zip(expected, got, strict=True))
         if identical != len(sources):
@@ -112,16 +132,16 @@ def ship_ctranslate2(
             differing = [n for n, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b]
             _refuse_unless_ties(trained, sources, expected, got, differing)
         difference = _score_difference(trained, exact, sources, expected)
-        engine = export_ctranslate2(folder, folder / "ctranslate2-int8", quantization="int8")
-        served = CTranslate2Engine(engine, tokenizer)
+        engine = target.export(folder, folder / f"{target.name}-int8", quantization="int8")
+        served = target.open(engine, tokenizer)
         chrf_served = _chrf_of(served, tokenizer, sources, references)
         note = ""
         if chrf_trained - chrf_served > limit:
             note = f"int8 lost {chrf_trained - chrf_served:.2f} chrF, more than {limit}: float32 is shipped instead"
             say(note)
             shutil.rmtree(engine)
-            engine = export_ctranslate2(folder, folder / "ctranslate2-float32", quantization="float32")
-            served = CTranslate2Engine(engine, tokenizer)
+            engine = target.export(folder, folder / f"{target.name}-float32", quantization="float32")
+            served = target.open(engine, tokenizer)
             chrf_served = _chrf_of(served, tokenizer, sources, references)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -20,7 +20,7 @@ from inkstone.model.config import tiny  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 from inkstone.ship import ctranslate2 as export_module  # noqa: E402
 from inkstone.ship.ctranslate2 import export_ctranslate2, obstacles  # noqa: E402
-from inkstone.ship.parity import CERTIFICATE, GREEDY, ship_ctranslate2  # noqa: E402
+from inkstone.ship.parity import CERTIFICATE, GREEDY, ship_translator  # noqa: E402
 from inkstone.text.template import translation_sources  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
 
@@ -42,9 +42,7 @@ def folder(trained: Trained, tmp_path: Path) -> Path:
 def ship(folder: Path, **options: Any) -> Any:
     tokenizer = Tokenizer.load(folder)
     sources = translation_sources(tokenizer, TEXTS, "en")
-    return ship_ctranslate2(
-        folder, TorchEngine.load(folder), sources, REFERENCES, [("probe", sources[0])], **options
-    )
+    return ship_translator(folder, TorchEngine.load(folder), sources, REFERENCES, [("probe", sources[0])], **options)
 
 
 def test_the_certificate_says_what_was_compared(folder: Path) -> None:
