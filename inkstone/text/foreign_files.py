@@ -20,9 +20,10 @@ Everything wrong is collected and raised once. Code that comes with a tokenizer 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,13 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from inkstone.ground.errors import DataError, not_known, raise_all
-from inkstone.text.sentencepiece import Piece, SentencePieceModel, inner_tokenizer, read_model
+from inkstone.text.sentencepiece import (
+    Piece,
+    SentencePieceModel,
+    inner_tokenizer,
+    is_whole_charsmap,
+    read_model,
+)
 
 Json = dict[str, Any]
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -288,12 +295,13 @@ class _Reader:
     # Vocabularies ----------------------------------------------------------------------------------------------
 
     def _tokenizer_json(self) -> tokenizers.Tokenizer | None:
-        path = self.folder / "tokenizer.json"
-        try:
-            inner = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
-        except UnicodeDecodeError as error:
-            self.problems.append(f"tokenizer.json is not UTF-8 (byte {error.start})")
+        description = self._json("tokenizer.json")
+        unsafe = list(_unsafe_steps(description))
+        self.problems += [f"tokenizer.json has {one}" for one in unsafe]
+        if self.problems:
             return None
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         except Exception as error:  # noqa: BLE001  the library knows no finer kind
             self.problems.append(f"tokenizer.json cannot be read ({error})")
             return None
@@ -514,6 +522,27 @@ class _Reader:
         if self.problems:
             return None
         return _template(before, between, after, second=1 if marks in ("bert", "ends") else 0)
+
+
+def _unsafe_steps(value: object) -> Iterator[str]:
+    """Steps of a pipeline on which the library would fall over instead of refusing them."""
+    if isinstance(value, dict):
+        charsmap = value.get("precompiled_charsmap")
+        if value.get("type") == "Precompiled" and isinstance(charsmap, str):
+            try:
+                is_whole = not charsmap or is_whole_charsmap(base64.b64decode(charsmap, validate=True))
+            except ValueError:
+                is_whole = False
+            if not is_whole:
+                yield "a damaged table of character replacements (Precompiled)"
+        if value.get("type") == "Strip" and value.get("stop"):
+            yield "a decoder that strips the end of a text (Strip with stop), which is not supported"
+        children: Iterable[object] = [child for key, child in value.items() if key not in ("vocab", "merges")]
+        for child in children:
+            yield from _unsafe_steps(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _unsafe_steps(child)
 
 
 def _template(

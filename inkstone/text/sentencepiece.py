@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
@@ -228,6 +229,8 @@ def _problems(model: SentencePieceModel) -> list[str]:
     if model.algorithm not in ("unigram", "bpe"):
         problems.append(f'its algorithm is "{model.algorithm}". Valid: unigram, bpe')
     unknown = model.names("unknown")
+    if not model.names("normal"):
+        problems.append("it has no ordinary pieces")
     if len(unknown) != 1:
         problems.append(f"it has {len(unknown)} unknown pieces where there must be one")
     repeated = [text for text, count in Counter(piece.text for piece in model.pieces).items() if count > 1]
@@ -242,17 +245,36 @@ def _problems(model: SentencePieceModel) -> list[str]:
     spelled = set(model.names("byte"))
     if model.byte_fallback and (len(spelled) != 256 or not all(_BYTE.fullmatch(name) for name in spelled)):
         problems.append(f"byte_fallback needs the 256 pieces <0x00> to <0xFF>; {len(spelled)} are there")
-    if model.charsmap and not _whole_charsmap(model.charsmap):
+    if model.charsmap and not is_whole_charsmap(model.charsmap):
         problems.append("its table of character replacements is damaged")
     return problems
 
 
-def _whole_charsmap(charsmap: bytes) -> bool:
-    """Size of the trie (32 bits), the trie (32-bit units), then the replacements, each closed by a zero byte."""
-    if len(charsmap) < 4:
-        return False
+def is_whole_charsmap(charsmap: bytes) -> bool:
+    """Whether a table of character replacements can be walked: the library reads it unchecked and would fall over.
+
+    Size of the trie in bytes (32 bits), the trie, then the replacements in UTF-8, each closed by a zero byte. The trie is
+    a double array (Yata et al., 2007) of 32-bit units: a unit at place i leads to i ^ offset ^ character for each of the
+    256 characters, and to its replacement's place at i ^ offset; bit 31 marks a unit that holds such a place.
+    """
     size = int.from_bytes(charsmap[:4], "little")
-    return size % 4 == 0 and 0 < size <= len(charsmap) - 4 and charsmap[-1] == 0
+    texts = np.frombuffer(charsmap[4 + size :], dtype=np.uint8)
+    if len(charsmap) < 4 or size == 0 or size % 4 or len(texts) == 0 or texts[-1] != 0:
+        return False
+    try:
+        charsmap[4 + size :].decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    units = np.frombuffer(charsmap[4 : 4 + size], dtype="<u4").astype(np.int64)
+    is_place = units >> 31 == 1
+    leads_to = np.arange(len(units)) ^ ((units >> 10) << ((units & 0x200) >> 6))
+    if ((leads_to[~is_place] | 0xFF) >= len(units)).any():
+        return False
+    ends = units[leads_to[~is_place & (units >> 8 & 1 == 1)]]
+    places = ends & 0x7FFFFFFF
+    if not (ends >> 31 == 1).all() or (places >= len(texts)).any():
+        return False
+    return bool((texts[places] & 0xC0 != 0x80).all())  # the beginning of a character
 
 
 def inner_tokenizer(model: SentencePieceModel) -> tokenizers.Tokenizer:

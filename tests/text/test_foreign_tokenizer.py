@@ -439,6 +439,14 @@ def test_damaged_files(spoiled: Any, tmp_path: Path) -> None:
     refused(folder, "tokenizer.model is not a SentencePiece model")
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     refused(folder, "tokenizer.json cannot be read")
+    (folder / "tokenizer.json").write_text("[", encoding="utf-8")
+    refused(folder, "tokenizer.json is not JSON")
+    steps = {
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+        "decoder": {"type": "Strip", "stop": 1},
+    }
+    write_json(folder, "tokenizer.json", {**steps, "model": {}})
+    refused(folder, "damaged table of character replacements", "strips the end of a text")
     folder = spoiled("bert")
     (folder / "vocab.txt").write_text("a\na\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text("{", encoding="utf-8")
