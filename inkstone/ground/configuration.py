@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -88,12 +88,15 @@ def overlay(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(kind: type[T], values: Mapping[str, Any], title: str) -> T:
-    """A record of this kind from plain values. Raises ConfigError listing every unknown name and wrong value."""
+    """A record of this kind from plain values; what is not given is as in the defaults, in records inside it too.
+
+    Raises ConfigError listing every unknown name and wrong value.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     problems = _unknown(kind, values, "")
     try:
-        record = TypeAdapter(kind).validate_python(dict(values))
+        record = TypeAdapter(kind).validate_python(_over_defaults(kind, values))
     except ValidationError as error:
         problems += [
             f"{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {_plainly(problem['msg'])}"
@@ -103,6 +106,21 @@ def build(kind: type[T], values: Mapping[str, Any], title: str) -> T:
         ]
     raise_all(ConfigError, title, problems)
     return record
+
+
+def _over_defaults(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, where they describe a record in part laid over its default: one record's own default for a field may
+    differ from that of the field's kind."""
+    filled = dict(values)
+    for field in fields(kind):
+        factory = field.default_factory
+        if (
+            isinstance(filled.get(field.name), Mapping)
+            and factory is not MISSING
+            and is_dataclass(default := factory())
+        ):
+            filled[field.name] = overlay(plain(default), filled[field.name])
+    return filled
 
 
 def _plainly(message: str) -> str:

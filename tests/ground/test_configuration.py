@@ -43,6 +43,18 @@ def test_plain_values_become_the_record_and_plain_again() -> None:
     assert build(Recipe, yaml.safe_load(yaml.safe_dump(plain(recipe))), "again") == recipe
 
 
+@dataclass(frozen=True, slots=True)
+class Cake:
+    """A record whose default oven is not an oven's own default."""
+
+    oven: Oven = field(default_factory=lambda: Oven(heat=160, mode="grill"))
+
+
+def test_a_part_of_a_record_lies_over_the_default_of_its_place() -> None:
+    assert build(Cake, {"oven": {"heat": 170}}, "cake.yaml") == Cake(Oven(170, "grill"))
+    assert build(Cake, {}, "cake.yaml") == Cake(Oven(160, "grill"))
+
+
 def test_every_unknown_name_and_wrong_value_is_said_at_once() -> None:
     values = {"nam": "soup", "oven": {"heat": "hot", "mod": "fan", "mode": "steam"}, "salt": []}
     with pytest.raises(ConfigError) as error:
