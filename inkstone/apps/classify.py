@@ -157,7 +157,7 @@ class Classifier:
         return self
 
     def _ship(self, folder: Path) -> dict[str, Any]:
-        from inkstone.ship.classify import ship_bag, ship_encoder
+        from inkstone.ship.classify import ship_bag, ship_reader
 
         assert self.choice is not None
         best, valid, space = self.choice.best, self.choice.valid, self.choice.space
@@ -165,7 +165,7 @@ class Classifier:
         model: Any = best.model
         if best.architecture == "bag":
             return ship_bag(model, reader, folder, valid.texts)
-        return ship_encoder(
+        return ship_reader(
             model, reader, folder, valid.texts, lambda logits: space.measure(valid.labels, logits)
         )
 

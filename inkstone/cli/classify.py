@@ -94,10 +94,10 @@ def train_classify(
     valid: Annotated[list[str], typer.Option(help="Validation texts. Default: held out of the data.")] = [],  # noqa: B006
     test: Annotated[list[str], typer.Option(help="Test texts. Default: held out of the data.")] = [],  # noqa: B006
     architecture: Annotated[
-        Literal["auto", "bag", "transformer"] | None,
-        typer.Option(help="auto trains both kinds and keeps the better. Default: auto."),
+        Literal["auto", "bag", "transformer", "rnn", "cnn"] | None,
+        typer.Option(help="auto trains a bag and a transformer and keeps the better. Default: auto."),
     ] = None,
-    size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Of the transformer.")] = None,
+    size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Not for a bag.")] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as text=body,label=topic.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
@@ -116,7 +116,7 @@ def train_classify(
     options: dict[str, Any] = {"architecture": architecture, "seed": seed}
     options = {key: value for key, value in options.items() if value is not None}
     if size:
-        options["transformer"] = {"size": size}
+        options[architecture if architecture in ("rnn", "cnn") else "transformer"] = {"size": size}
     given: dict[str, Any] = {
         "data": data,
         "valid": valid,

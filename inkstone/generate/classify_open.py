@@ -24,7 +24,21 @@ def _encoder(folder: Path, threads: int) -> ClassifyEngine:
     return EncoderEngine(folder, exported[0], threads=threads)
 
 
-ENGINES: dict[str, Callable[[Path, int], ClassifyEngine]] = {"bag": _bag, "transformer": _encoder}
+def _onnx(folder: Path, threads: int) -> ClassifyEngine:
+    from inkstone.generate.classify_onnx import OnnxClassifier
+
+    exported = sorted(path.parent for path in folder.glob("onnx-*/classifier.onnx"))
+    if not exported:
+        raise BundleError(f"{folder} holds no ONNX engine. Train the model again.")
+    return OnnxClassifier(folder, exported[0], threads=threads)
+
+
+ENGINES: dict[str, Callable[[Path, int], ClassifyEngine]] = {
+    "bag": _bag,
+    "transformer": _encoder,
+    "rnn": _onnx,
+    "cnn": _onnx,
+}
 
 
 def open_classify_engine(folder: Path, architecture: str, *, threads: int = 0) -> ClassifyEngine:

@@ -1,7 +1,9 @@
-"""Training a classifier: both kinds of model through the one loop, and the better one kept.
+"""Training a classifier: all kinds of model through the one loop, and the better one kept.
 
     texts ─ validation texts held out (unless given) ─┬─ bag          vocabulary of features ─ loop ─┐
                                                       └─ transformer  tokenizer ─ loop ──────────────┴─ better one
+
+Recurrent (`rnn`) and convolutional (`cnn`) models read the same tokens as a Transformer; they are trained when asked for.
 
 "Better" is by the validation measure: accuracy, or micro-F1 where a text may have several labels. A tie goes to the bag,
 which is smaller and faster. Where the validation texts were held out here, a winning bag is trained once more on all
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,13 +34,17 @@ from inkstone.learn.loop import Outcome, TrainingOptions, train
 from inkstone.learn.objectives import classification
 from inkstone.metrics.classification import accuracy, micro_f1
 from inkstone.model.bag import Bag, BagConfig
-from inkstone.model.config import preset
-from inkstone.model.transformer import Transformer
+from inkstone.model.checkpoint import build_model
+from inkstone.model.interface import put_embeddings
+from inkstone.model.presets import classifier_config
 from inkstone.text.ngrams import FeatureVocabulary, NgramOptions
 from inkstone.text.tokenizer import Kind, Tokenizer
 
-Architecture = Literal["auto", "bag", "transformer"]
-ARCHITECTURES: tuple[str, ...] = ("auto", "bag", "transformer")
+Architecture = Literal["auto", "bag", "transformer", "rnn", "cnn"]
+ARCHITECTURES: tuple[str, ...] = ("auto", "bag", "transformer", "rnn", "cnn")
+VectorsFor = Callable[
+    [Tokenizer], NDArray[np.floating[Any]]
+]  # a row for each id, not finite where it has none
 Labels = Sequence[tuple[str, ...]]
 FEW = 40  # texts; with fewer, none are held out
 SCOPE_COST = 0.005  # of the accuracy in scope, that catching what is out of scope may cost
@@ -67,11 +74,11 @@ class BagOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerOptions:
-    """How to make and train an encoder."""
+class TokenOptions:
+    """How to make and train a model that reads tokens: a Transformer encoder, a recurrent one, a TextCNN."""
 
     size: str = "tiny"
-    model: dict[str, Any] = field(default_factory=dict)  # fields of ModelConfig laid over the size
+    model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
     tokenizer: Kind = "bpe"
     vocab_size: int = 8000
     max_length: int = 256  # tokens; training texts are cut there, and that is counted
@@ -87,13 +94,29 @@ class TransformerOptions:
     )
 
 
+def _small_batches(**options: Any) -> TokenOptions:
+    """Models without attention over all tokens learn faster from some fifty texts at a time, as in Kim (2014)."""
+    training = TrainingOptions(
+        epochs=20,
+        tokens_per_batch=1024,
+        learning_rate=1e-3,
+        warmup_steps=50,
+        weight_decay=0.01,
+        smoothing=0.0,
+        patience=4,
+    )
+    return TokenOptions(training=training, **options)
+
+
 @dataclass(frozen=True, slots=True)
 class ClassifierOptions:
     """Everything about the model and its training; the data is not part of it."""
 
     architecture: Architecture = "auto"
     bag: BagOptions = field(default_factory=BagOptions)
-    transformer: TransformerOptions = field(default_factory=TransformerOptions)
+    transformer: TokenOptions = field(default_factory=TokenOptions)
+    rnn: TokenOptions = field(default_factory=lambda: _small_batches(model={"dropout": 0.5}))
+    cnn: TokenOptions = field(default_factory=lambda: _small_batches(size="small"))
     valid_share: float = 0.1  # held out where no validation texts are given
     refit: bool = True  # train a winning bag once more with the held-out texts
     out_of_scope: str | None = None
@@ -149,7 +172,7 @@ class Trained:
     """A trained model with what it reads, how it went, and its measure on the validation texts."""
 
     architecture: str
-    model: Bag | Transformer
+    model: torch.nn.Module
     reader: FeatureVocabulary | Tokenizer
     outcome: Outcome
     valid_measure: float
@@ -184,9 +207,18 @@ def label_space(labels: Labels, multi_label: bool) -> LabelSpace:
 
 
 def choose(
-    data: Texts, valid: Texts | None, options: ClassifierOptions, *, multi_label: bool, run: Path
+    data: Texts,
+    valid: Texts | None,
+    options: ClassifierOptions,
+    *,
+    multi_label: bool,
+    run: Path,
+    vectors: VectorsFor | None = None,
 ) -> Choice:
-    """Train what `options.architecture` says and keep the better one. State is kept in `run`, a folder for each."""
+    """Train what `options.architecture` says and keep the better one. State is kept in `run`, a folder for each.
+
+    vectors: word vectors to begin the embeddings of models that read tokens with.
+    """
     space = label_space(data.labels, multi_label)
     held_out = valid is None
     kept = data
@@ -194,7 +226,7 @@ def choose(
         kept, valid = _divided(data, options)
     found = {
         name: make(kept, valid, space, tried, run / name)
-        for name, (make, tried) in _candidates(options, kept).items()
+        for name, (make, tried) in _candidates(options, vectors).items()
     }
     measures = {name: trained.valid_measure for name, trained in found.items()}
     best = max(found, key=lambda name: measures[name])  # the first of equals: a bag
@@ -202,7 +234,7 @@ def choose(
     say(reason)
     winner = found[best]
     if held_out and options.refit and winner.architecture == "bag" and len(kept) < len(data):
-        tried = _candidates(options, kept)[best][1]
+        tried = _candidates(options, vectors)[best][1]
         winner = _refitted(winner, data, valid, space, tried, run / "bag-all")
     return Choice(
         winner, measures, reason, space, data if winner is not found[best] else kept, valid, held_out
@@ -210,18 +242,19 @@ def choose(
 
 
 def _candidates(
-    options: ClassifierOptions, data: Texts
+    options: ClassifierOptions, vectors: VectorsFor | None
 ) -> dict[str, tuple[Callable[..., Trained], ClassifierOptions]]:
     """What is to be tried: name -> (how to train it, with which options)."""
     found: dict[str, tuple[Callable[..., Trained], ClassifierOptions]] = {}
-    if options.architecture != "transformer":
+    if options.architecture in ("auto", "bag"):
         own = options.bag
         for weight in own.piece_weights if own.features.longest_piece else (own.features.piece_weight,):
             name = f"bag-{weight:g}" if len(own.piece_weights) > 1 else "bag"
             features = replace(own.features, piece_weight=weight)
             found[name] = (train_bag, replace(options, bag=replace(own, features=features)))
-    if options.architecture != "bag":
-        found["transformer"] = (train_encoder, options)
+    for name in ("transformer", "rnn", "cnn"):
+        if options.architecture == name or (options.architecture == "auto" and name == "transformer"):
+            found[name] = (partial(train_on_tokens, name, vectors=vectors), options)
     return found
 
 
@@ -283,11 +316,18 @@ def _refitted(
     return again
 
 
-def train_encoder(
-    data: Texts, valid: Texts, space: LabelSpace, options: ClassifierOptions, run: Path
+def train_on_tokens(
+    architecture: str,
+    data: Texts,
+    valid: Texts,
+    space: LabelSpace,
+    options: ClassifierOptions,
+    run: Path,
+    *,
+    vectors: VectorsFor | None = None,
 ) -> Trained:
-    """Train a Transformer encoder with a classification head."""
-    own = options.transformer
+    """Train a model of this architecture that reads tokens: "transformer", "rnn" or "cnn"."""
+    own: TokenOptions = getattr(options, architecture)
     file = run / "tokenizer.json"
     if not file.exists():
         run.mkdir(parents=True, exist_ok=True)
@@ -299,20 +339,20 @@ def train_encoder(
 
     cut = sum(len(ids) >= own.max_length for ids in tokenizer.encode_batch(data.texts))
     if cut:
-        say(
-            f"transformer: {cut:,} training texts have more than {own.max_length} tokens; only those are learnt from"
-        )
+        said = f"{cut:,} training texts have more than {own.max_length} tokens; only those are learnt from"
+        say(f"{architecture}: {said}")
     examples = _examples(encoded(data.texts), data, space)
-    overlay = {"max_positions": own.max_length, **own.model, "num_labels": len(space.names)}
-    config = preset(own.size, tokenizer.vocab_size, "encoder", overlay)
-    model = Transformer(config, torch.Generator().manual_seed(options.seed))
+    overlay = {"max_positions": own.max_length, **own.model}
+    config = classifier_config(architecture, own.size, tokenizer.vocab_size, len(space.names), overlay)
+    model = build_model(config, torch.Generator().manual_seed(options.seed))
+    if vectors is not None:
+        put_embeddings(model, vectors(tokenizer))
     budget = max(own.training.tokens_per_batch, own.max_length)
     training = replace(own.training, tokens_per_batch=budget, metric="measure", seed=options.seed)
     if valid is data:  # nothing unseen to stop by
         training = replace(training, patience=0, validate_every=2**62)
-    trained = _run(
-        "transformer", model, tokenizer, examples, encoded(valid.texts), valid, space, training, run
-    )
+    rows = encoded(valid.texts)
+    trained = _run(architecture, model, tokenizer, examples, rows, valid, space, training, run)
     trained.cut = cut
     return trained
 
@@ -341,7 +381,7 @@ def _examples(
 
 def _run(
     architecture: str,
-    model: Bag | Transformer,
+    model: torch.nn.Module,
     reader: FeatureVocabulary | Tokenizer,
     examples: list[LabelExample],
     valid_rows: Sequence[Sequence[int]],

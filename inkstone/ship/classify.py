@@ -2,10 +2,11 @@
 
     bag           config.json  model.safetensors  features.json            numpy reads the checkpoint itself
     transformer   config.json  model.safetensors  tokenizer.json  ctranslate2-int8/ (or -float32/)
+    rnn, cnn      config.json  model.safetensors  tokenizer.json  onnx-int8/ (or -float32/)
 
 The proof, on real texts: the same labels from torch and from the served engine, and probabilities no further apart than
-rounding. For the encoder the float32 export has to pass that; int8 may cost at most `INT8_LIMIT` of the accuracy on the
-validation texts, or float32 is shipped. The certificate (`parity.json`) says what was found.
+rounding. Where there is an export, in float32 it has to pass that; int8 may cost at most `INT8_LIMIT` of the accuracy
+on the validation texts, or float32 is shipped. The certificate (`parity.json`) says what was found.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ import torch
 from inkstone.generate.classify_bag import BagEngine
 from inkstone.generate.classify_encoder import EncoderEngine
 from inkstone.generate.classify_engine import Array, ClassifyEngine
+from inkstone.generate.classify_onnx import OnnxClassifier
 from inkstone.ground.errors import ConfigError, TrainingError, raise_all
 from inkstone.ground.files import write_json
 from inkstone.ground.manifest import read_json
 from inkstone.model.bag import Bag, save_bag
 from inkstone.model.checkpoint import save_model
 from inkstone.model.config import ModelConfig
-from inkstone.model.transformer import Transformer
 from inkstone.ship.ctranslate2 import Quantization, fill_side
+from inkstone.ship.onnx import export_onnx
 from inkstone.text.ngrams import FeatureVocabulary
 from inkstone.text.tokenizer import Tokenizer
 
@@ -52,33 +54,34 @@ def ship_bag(model: Bag, features: FeatureVocabulary, folder: Path, texts: Seque
     return facts
 
 
-def ship_encoder(
-    model: Transformer,
+def ship_reader(
+    model: torch.nn.Module,
     tokenizer: Tokenizer,
     folder: Path,
     texts: Sequence[str],
     right: Callable[[Array], float],
 ) -> dict[str, Any]:
-    """Write an encoder into a folder with its CTranslate2 engine and prove that; the certificate's facts.
+    """Write a model that reads tokens into a folder with its served engine and prove that; the certificate's facts.
 
+    Transformers are served by CTranslate2, recurrent and convolutional models by onnxruntime.
     right: the share of `texts` that these scores label rightly. Raises TrainingError when the export does not agree.
     """
     save_model(model, folder)
     tokenizer.save(folder / "tokenizer.json")
+    kind = read_json(folder / "config.json")["model_type"]
+    name, export, opened = TARGETS["ctranslate2" if kind == "inkstone-transformer" else "onnx"]
     with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
-        exact = EncoderEngine(
-            folder, export_encoder(folder, Path(scratch) / "float32", quantization="float32")
-        )
+        exact = opened(folder, export(folder, Path(scratch) / "float32", quantization="float32"))
         facts = _compared(model, exact, list(texts[:TEXTS]), TOLERANCE, "float32 export")
         before = right(exact.logits(texts))
-    served = EncoderEngine(folder, export_encoder(folder, folder / "ctranslate2-int8", quantization="int8"))
+    served = opened(folder, export(folder, folder / f"{name}-int8", quantization="int8"))
     after = right(served.logits(texts))
     facts |= {"validation accuracy, float32": round(before, 4), "validation accuracy, int8": round(after, 4)}
     if before - after > INT8_LIMIT:
-        shutil.rmtree(folder / "ctranslate2-int8")
-        export_encoder(folder, folder / "ctranslate2-float32", quantization="float32")
+        shutil.rmtree(folder / f"{name}-int8")
+        export(folder, folder / f"{name}-float32", quantization="float32")
         facts["note"] = f"int8 lost more than {INT8_LIMIT} of the accuracy: float32 is shipped instead"
-    engine = next(folder.glob("ctranslate2-*")).name
+    engine = next(folder.glob(f"{name}-*")).name
     write_json(folder / CERTIFICATE, {"engine": engine, **facts})
     return {"engine": engine, **facts}
 
@@ -123,6 +126,13 @@ def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Pa
     out.mkdir(parents=True, exist_ok=True)
     spec.save(str(out))
     return out
+
+
+# The name that a served copy's folder begins with, how it is written, and how it is opened.
+TARGETS: dict[str, tuple[str, Callable[..., Path], Callable[[Path, Path], ClassifyEngine]]] = {
+    "ctranslate2": ("ctranslate2", export_encoder, EncoderEngine),
+    "onnx": ("onnx", export_onnx, OnnxClassifier),
+}
 
 
 def torch_logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Array:

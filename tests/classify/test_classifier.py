@@ -16,7 +16,7 @@ from inkstone.learn.classifier import (
     BagOptions,
     ClassifierOptions,
     LabelSpace,
-    TransformerOptions,
+    TokenOptions,
     batch_logits,
     reserved_share,
 )
@@ -27,7 +27,7 @@ from inkstone.ship.classify import torch_logits
 QUICK_BAG = BagOptions(
     hidden_size=8, training=TrainingOptions(epochs=6, learning_rate=0.02, schedule="constant", warmup_steps=5)
 )
-QUICK_ENCODER = TransformerOptions(
+QUICK_ENCODER = TokenOptions(
     model={"hidden_size": 32, "num_heads": 2, "feed_forward_size": 48, "num_encoder_layers": 1},
     vocab_size=400,
     max_length=24,
