@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "inkstone"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("ground",),
     ("text", "metrics"),
-    ("corpus", "model"),
+    ("corpus", "model", "vectors"),
     ("generate",),
     ("learn", "ship"),
     ("apps", "judge"),
@@ -43,6 +43,7 @@ TORCH_FREE = (
     "inkstone.recipes.evaluate",
     "inkstone.recipes.clean",
     "inkstone.recipes.verify",
+    "inkstone.recipes.vectors",
 )
 HEAVY = (
     "torch",
@@ -157,6 +158,7 @@ def test_help_is_light() -> None:
         "serve",
         "corpus",
         "tokenizer",
+        "vectors",
         "doctor",
     ):
         assert verb in out.stdout

@@ -208,6 +208,30 @@ def test_verify_a_classifier(trained_classifier: TrainedClassifier, capsys: Capt
     assert found["passed"] is True
 
 
+def test_vectors(tmp_path: Path, capsys: Capture) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat\n我 爱 北京\n" * 20, "utf-8")
+    made = str(tmp_path / "vectors")
+    options = ("--dimensions", "8", "--workers", "1", "--min-count", "2")
+    found = document(capsys, "vectors", "train", str(text), "--out", made, *options)
+    has(found, {"vectors": str, "method": str, "words": int, "dimensions": int, "corpus_words": int})
+    has(found, {"seconds": float, "words_per_second": float, "peak_memory_bytes": int, "losses": list})
+    found = document(capsys, "vectors", "neighbours", made, "cat", "北京")
+    has(
+        found,
+        {"vectors": str, "results": [{"query": [str], "neighbours": [{"word": str, "similarity": float}]}]},
+    )
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("cat\tmat\t3\ncat\tthe\t1\nsat\ton\t2\n", "utf-8")
+    found = document(capsys, "vectors", "evaluate", made, str(pairs))
+    has(found, {"results": [{"set": str, "kind": str, "n": int, "used": int, "coverage": float}]})
+    has(found, {"results": [{"metrics": {"spearman": Interval, "pearson": Interval}}]})
+    found = document(
+        capsys, "vectors", "convert", made, str(tmp_path / "v.bin"), "--format", "word2vec-binary"
+    )
+    has(found, {"out": str, "written": str, "words": int})
+
+
 def test_no_verb_is_without_a_contract() -> None:
     """A new verb comes with its test here; `serve` prints its address, tested with the server."""
     from inkstone.cli import VERBS

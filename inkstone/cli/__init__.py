@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "serve": ("serve", "serve", "Serve models over HTTP, with the workbench."),
     "corpus": ("corpus", "app", "Clean a corpus."),
     "tokenizer": ("tokenizer", "app", "Train a tokenizer, or look at one."),
+    "vectors": ("vectors", "app", "Train word vectors, measure them, look at them."),
     "doctor": ("doctor", "doctor", "Check this installation."),
 }
 
