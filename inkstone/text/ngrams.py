@@ -2,6 +2,7 @@
 
     "What is ink?"   words       what, is, ink, ?
                      word pairs  <s> what, what is, is ink, ink ?, ? </s>
+                     gaps        <s> ... is, what ... ink, is ... ?, ...       (pairs with one or two words between)
                      opening     what | what is | what is ink;  the first one or two with each later word: what ... ink
                      pieces      <wh, wha, hat, at>, <wha, what, hat>, ...      (of words that are not Chinese)
     "味道不错"        words       味道, 不错;  word pairs;  opening
@@ -9,7 +10,8 @@
 
 Pieces say something about words never seen (Bojanowski et al., 2017), and for Chinese they mend what segmentation cut
 wrongly. The opening is where questions and commands say what they are. Each feature counts once a text, however often
-it occurs; how much it counts is its inverse document frequency, and pieces, of which there are many, count less.
+it occurs; how much it counts is its inverse document frequency, and pieces and words that stand apart, of which there are
+many, count less.
 
 A `FeatureVocabulary` numbers the features seen in training; number 0 is padding, and unseen features are left out.
 """
@@ -42,24 +44,28 @@ class NgramOptions:
     """Which features a text has; 0 leaves a kind out."""
 
     longest_words: int = 2  # runs of up to so many words
+    longest_gap: int = 2  # words left out between two
     opening_words: int = (
         3  # the first one, two, ... words; with any, also the first one and two with each later word
     )
     shortest_piece: int = 3  # characters of a piece of a word, its ends marked < and >
     longest_piece: int = 4
     longest_han: int = 3  # runs of up to so many Han characters
-    piece_weight: float = 0.2  # of a piece of a word, where a word counts 1
+    piece_weight: float = 0.6  # of a piece of a word, where a word counts 1
+    apart_weight: float = 0.5  # of words that stand apart: with a gap, or an opening and a later word
 
     def __post_init__(self) -> None:
         problems = [
             f"{name}={getattr(self, name)} must be between {low} and {high}"
             for name, low, high in (
                 ("longest_words", 1, 5),
+                ("longest_gap", 0, 8),
                 ("opening_words", 0, 8),
                 ("shortest_piece", 1, 8),
                 ("longest_piece", 0, 8),
                 ("longest_han", 0, 5),
                 ("piece_weight", 0.01, 10),
+                ("apart_weight", 0.01, 10),
             )
             if not low <= getattr(self, name) <= high
         ]
@@ -78,6 +84,9 @@ def ngrams(text: str, options: NgramOptions) -> list[str]:
     marked = ["<s>", *found, "</s>"]
     for size in range(2, options.longest_words + 1):
         features += [f"{size}{' '.join(marked[at : at + size])}" for at in range(len(marked) - size + 1)]
+    for gap in range(1, options.longest_gap + 1):
+        pairs = zip(marked, marked[gap + 1 :], strict=False)
+        features += [f"_{gap}{first} {second}" for first, second in pairs]
     if options.opening_words:
         features += [
             f"^{' '.join(found[:size])}" for size in range(1, min(options.opening_words, len(found)) + 1)
@@ -118,6 +127,8 @@ class FeatureVocabulary:
     ) -> tuple[FeatureVocabulary, NDArray[np.float32]]:
         """The `most` frequent features in at least `min_count` texts, and the weight of each number.
 
+        Of features in equally many texts all are kept or none, where that leaves any: to keep those that came first
+        would tell early texts from late ones, and often with them the labels.
         Raises DataError when there is none.
         """
         counts: Counter[str] = Counter()
@@ -125,15 +136,19 @@ class FeatureVocabulary:
         for text in texts:
             counts.update(ngrams(text, options))
             size += 1
-        names = [name for name, count in counts.most_common(most) if count >= min_count]
+        found = counts.most_common(most + 1)
+        least = max(min_count, found[most][1] + 1 if len(found) > most else 0)
+        names = [name for name, count in found if count >= least]
+        names = names or [name for name, count in found[:most] if count >= min_count]
         if not names:
             raise DataError(
                 "the texts hold no words to learn from. Give texts with letters or signs in them."
             )
+        kinds = {"~": options.piece_weight, "&": options.apart_weight, "_": options.apart_weight}
         weights = [0.0]
         for name in names:
             rarity = 1 + math.log((1 + size) / (1 + counts[name]))
-            weights.append(rarity * (options.piece_weight if name[0] == "~" else 1.0))
+            weights.append(rarity * kinds.get(name[0], 1.0))
         return cls(names, options), np.array(weights, dtype=np.float32)
 
     def encode(self, text: str) -> list[int]:

@@ -109,6 +109,9 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
 
     def kept(self, value: Any) -> Any:
         """Check the size of a value, and hand it on."""
+        if type(value) is str:  # nearly always
+            _refuse_above(len(value), "a text")
+            return value
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise Exceeded(f"a number of more than {MAX_BITS:,} bits")
         if isinstance(value, _SIZED):
@@ -127,6 +130,8 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         known = self.sizes.get(id(value))
         if known is not None:
             return known
+        if type(value) is str:
+            return _ENTRY + len(value)
         size = _own_size(value)
         for child in _children(value):
             if size > limit:
