@@ -36,6 +36,7 @@ from jinja2.utils import Namespace, pass_context
 MAX_STEPS = 200_000
 MAX_SECONDS = 5.0
 MAX_SIZE = 4_000_000  # characters of a text, or of a list with all that is in it
+MAX_DEPTH = 100  # of lists within lists
 _ENTRY = 16  # characters that each entry of a list counts besides its own
 MAX_TOTAL = 64_000_000  # characters of all texts made in one rendering
 MAX_BITS = 10_000  # of a whole number
@@ -125,18 +126,19 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
             _refuse_above(self.spent, "texts together", MAX_TOTAL)
         return self.kept(value)
 
-    def _size(self, value: Any, limit: int) -> int:
+    def _size(self, value: Any, limit: int, depth: int = 0) -> int:
         """Characters and entries of a value with all that is in it, counted until the limit is passed."""
         known = self.sizes.get(id(value))
         if known is not None:
             return known
         if type(value) is str:
             return _ENTRY + len(value)
+        _refuse_above(depth, "nesting", MAX_DEPTH)
         size = _own_size(value)
         for child in _children(value):
             if size > limit:
                 break
-            size += self._size(child, limit - size)
+            size += self._size(child, limit - size, depth + 1)
         return size
 
     def joined(self, parts: Iterable[Any]) -> str:

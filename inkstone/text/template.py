@@ -36,6 +36,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipytho
 _START, _END, _BREAK = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile("([\ufdd0-\ufdd2])")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+_MAX_DEPTH = 50
 _CHATML = ("<|im_start|>", "<|im_end|>")
 DEFAULT_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -307,8 +308,10 @@ def _conversation_problems(given: Mapping[str, Any], refused: Sequence[str]) -> 
     return problems
 
 
-def _data_problems(value: Any, where: str) -> list[str]:
+def _data_problems(value: Any, where: str, depth: int = 0) -> list[str]:
     """What is no plain data, or text that no text may be."""
+    if depth > _MAX_DEPTH:
+        return [f"{where[:60]}… is nested deeper than {_MAX_DEPTH} levels"]
     if value is None or isinstance(value, bool | int | float):
         return []
     if isinstance(value, str):
@@ -321,12 +324,14 @@ def _data_problems(value: Any, where: str) -> list[str]:
             for key, child in value.items()
             for problem in (
                 *_data_problems(key, f"a key of {where}"),
-                *_data_problems(child, f"{where}.{key}"),
+                *_data_problems(child, f"{where}.{key}", depth + 1),
             )
         ]
     if isinstance(value, list | tuple):
         return [
-            problem for at, child in enumerate(value) for problem in _data_problems(child, f"{where}[{at}]")
+            problem
+            for at, child in enumerate(value)
+            for problem in _data_problems(child, f"{where}[{at}]", depth + 1)
         ]
     return [f"{where} is a {type(value).__name__}. Valid: texts, numbers, lists and objects"]
 
