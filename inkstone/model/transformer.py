@@ -12,7 +12,7 @@ same numbers (tests/model/test_transformer.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -146,10 +146,16 @@ class Side(nn.Module):
         )
         self.norm = norm(config) if config.norm_place == "before" else None
         self.dropout = Dropout(config.dropout)
-        table = (
-            torch.from_numpy(sinusoids(config.max_positions, D)) if config.positions == "sinusoidal" else None
-        )
-        self.register_buffer("position_table", table, persistent=False)
+        self.register_buffer("position_table", None, persistent=False)
+        self.remake_tables()
+
+    def remake_tables(self) -> None:
+        """Make what is computed and not learnt: the sinusoids, and the rotary angles anew."""
+        config = self.config
+        if config.positions == "sinusoidal":
+            self.position_table = torch.from_numpy(sinusoids(config.max_positions, config.hidden_size))
+        if self.rotary is not None:
+            self.rotary = Rotary(config)
 
     def embed(
         self, x_BTD: Tensor, start: int, places_BT: Tensor | None = None, types_BT: Tensor | None = None
@@ -239,6 +245,17 @@ class Transformer(nn.Module):
         self.pooler = nn.Linear(D, D) if config.pooler else None
         self.classifier = nn.Linear(D, config.num_labels) if config.num_labels else None
         self._initialise(generator)
+
+    @classmethod
+    def of_weights(cls, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
+        """The model with these weights, by its names, ready to evaluate. They are taken as they are, not copied."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict(weights, assign=True)
+        for side in (model.encoder, model.decoder):
+            if side is not None:
+                side.remake_tables()
+        return model.eval()
 
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Xavier for matrices, as Vaswani et al.; the embedding so that the tied output starts with unit-sized logits."""

@@ -1,0 +1,1 @@
+"""Foreign families of models: a table of names and one function each way, no behaviour by name. See `family.py`."""
