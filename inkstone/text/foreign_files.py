@@ -10,7 +10,7 @@ A folder holds one of these, and the first that is there counts:
   sentencepiece.bpe.model
 
 Only tokenizer.json says everything. For the others the make of the tokenizer decides what is around the vocabulary, and
-`MAKES` is the whole knowledge of that: it is looked up by `tokenizer_class` in tokenizer_config.json, else by
+`foreign_makes` is the whole knowledge of that: it is looked up by `tokenizer_class` in tokenizer_config.json, else by
 `model_type` in config.json, never guessed. Further tokens and their names come from tokenizer_config.json,
 special_tokens_map.json and added_tokens.json, as `transformers` reads them: a named token that the vocabulary does not
 have gets the next free number.
@@ -26,12 +26,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from inkstone.ground.errors import DataError, not_known, raise_all
+from inkstone.text.foreign_makes import MAKE_OF_MODEL, MAKES
 from inkstone.text.sentencepiece import (
     Piece,
     SentencePieceModel,
@@ -49,74 +50,6 @@ _QWEN2_CUTS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Make:
-    """What a kind of tokenizer has around its vocabulary where the files do not say.
-
-    names: its special tokens. marks: how texts are enclosed; "ends" is bos and eos as asked for.
-    """
-
-    names: Mapping[str, str]
-    marks: Literal["bert", "roberta", "eos", "ends"] = "ends"
-    adds_bos: bool = False
-    layout: Literal["plain", "sentinels", "fairseq"] = "plain"
-    cuts: Literal["gpt2", "qwen2"] = "gpt2"
-
-
-_BERT = Make(
-    {
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
-    marks="bert",
-)
-_FAIRSEQ_NAMES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "sep_token": "</s>",
-    "cls_token": "<s>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-    "mask_token": "<mask>",
-}
-_ROBERTA = Make(_FAIRSEQ_NAMES, marks="roberta")
-_END = "<|endoftext|>"
-MAKES: Mapping[str, Make] = {
-    "BertTokenizer": _BERT,
-    "DistilBertTokenizer": _BERT,
-    "ElectraTokenizer": _BERT,
-    "RobertaTokenizer": _ROBERTA,
-    "BartTokenizer": _ROBERTA,
-    "XLMRobertaTokenizer": replace(_ROBERTA, layout="fairseq"),
-    "GPT2Tokenizer": Make({"unk_token": _END, "bos_token": _END, "eos_token": _END}),
-    "Qwen2Tokenizer": Make({"unk_token": _END, "eos_token": _END, "pad_token": _END}, cuts="qwen2"),
-    "LlamaTokenizer": Make({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, adds_bos=True),
-    "T5Tokenizer": Make(
-        {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}, marks="eos", layout="sentinels"
-    ),
-    "MarianTokenizer": Make({"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}, marks="eos"),
-}
-_MAKE_OF_MODEL = {
-    "bert": "BertTokenizer",
-    "distilbert": "DistilBertTokenizer",
-    "electra": "ElectraTokenizer",
-    "roberta": "RobertaTokenizer",
-    "bart": "BartTokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-    "llama": "LlamaTokenizer",
-    "mistral": "LlamaTokenizer",
-    "t5": "T5Tokenizer",
-    "mt5": "T5Tokenizer",
-    "marian": "MarianTokenizer",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +78,7 @@ def read_parts(folder: str | Path) -> Parts:
         raise DataError(f"{folder} is not a folder. Give the folder of a Hugging Face checkpoint.")
     reader = _Reader(folder)
     parts = reader.parts()
-    raise_all(DataError, f"the tokenizer in {folder} cannot be used", reader.problems)
+    raise_all(DataError, f"the tokenizer in {folder} cannot be used", list(dict.fromkeys(reader.problems)))
     assert parts is not None
     return parts
 
@@ -223,7 +156,7 @@ class _Reader:
         declared = self.config.get("tokenizer_class") or ""
         name = declared if declared in _GENERIC else str(declared).removesuffix("Fast")
         if name in _GENERIC:
-            return _MAKE_OF_MODEL.get(str(self._json("config.json").get("model_type")), "")
+            return MAKE_OF_MODEL.get(str(self._json("config.json").get("model_type")), "")
         return name
 
     def _has_make(self, file: str) -> bool:
@@ -475,9 +408,9 @@ class _Reader:
                     f"{token.content!r} should be token {number}, but the vocabulary makes it "
                     f"{inner.token_to_id(token.content)}"
                 )
-        further = (
-            self.config.get("additional_special_tokens") or self.config.get("extra_special_tokens") or []
-        )
+        asked = ("additional_special_tokens", "extra_special_tokens")
+        files = (self.config, self._json("special_tokens_map.json"))
+        further: Any = next((file[name] for file in files for name in asked if file.get(name)), [])
         further = list(further.values()) if isinstance(further, dict) else further
         if not isinstance(further, list):
             self.problems.append("additional_special_tokens is no list")

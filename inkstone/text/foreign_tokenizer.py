@@ -16,7 +16,7 @@ find one (the Unigram vocabulary of T5 holds "</s>" as a piece), the text is cut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,17 +74,17 @@ class ForeignTokenizer:
     vocab_size: the highest number plus one. target: Marian's tokenizer for the target language (else itself).
     """
 
-    inner: tokenizers.Tokenizer
+    inner: tokenizers.Tokenizer = field(repr=False)
     names: Mapping[str, str]
     marks: Marks
     vocab_size: int
-    special_ids: frozenset[int]
-    decoding: Decoding
-    config: Mapping[str, Any]
-    chat_templates: Mapping[str, str]
-    originals: Mapping[str, bytes]
-    pieces_of: tokenizers.Tokenizer | None = None
-    target_side: ForeignTokenizer | None = None
+    special_ids: frozenset[int] = field(repr=False)
+    decoding: Decoding = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
+    chat_templates: Mapping[str, str] = field(repr=False)
+    originals: Mapping[str, bytes] = field(repr=False)
+    pieces_of: tokenizers.Tokenizer | None = field(default=None, repr=False)
+    target_side: ForeignTokenizer | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> ForeignTokenizer:
