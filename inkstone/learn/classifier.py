@@ -1,13 +1,13 @@
-"""Training a classifier: all kinds of model through the one loop, and the better one kept.
+"""Training a classifier: a bag fitted, models that read tokens trained through the one loop, and the better one kept.
 
-    texts ─ validation texts held out (unless given) ─┬─ bag          vocabulary of features ─ loop ─┐
+    texts ─ validation texts held out (unless given) ─┬─ bag          vocabulary of features ─ fit ──┐
                                                       └─ transformer  tokenizer ─ loop ──────────────┴─ better one
 
 Recurrent (`rnn`) and convolutional (`cnn`) models read the same tokens as a Transformer; they are trained when asked for.
 
 "Better" is by the validation measure: accuracy, or micro-F1 where a text may have several labels. A tie goes to the bag,
-which is smaller and faster. Where the validation texts were held out here, a winning bag is trained once more on all
-texts, for as many passes as were best (the learning rate does not depend on the end, so the path is the same).
+which is smaller and faster. Where the validation texts were held out here, a winning bag is fitted once more to all
+texts.
 
 With an out-of-scope label, a share of probability is reserved for it, chosen on the validation texts: see
 `reserved_share`.
@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from inkstone.corpus.split import stratified
 from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.progress import say
+from inkstone.learn.bag import FitOptions, fit_bag
 from inkstone.learn.data.batches import LabelExample, Plan, chunks, label_batch, to_device
 from inkstone.learn.loop import Outcome, TrainingOptions, train
 from inkstone.learn.objectives import classification
 from inkstone.metrics.classification import accuracy, micro_f1
-from inkstone.model.bag import Bag, BagConfig
+from inkstone.model.bag import BagConfig
 from inkstone.model.checkpoint import build_model
 from inkstone.model.interface import put_embeddings
 from inkstone.model.presets import classifier_config
@@ -57,20 +58,8 @@ class BagOptions:
     features: NgramOptions = field(default_factory=NgramOptions)
     min_count: int = 1
     max_features: int = 60_000
-    piece_weights: tuple[float, ...] = (0.2, 0.6)  # each is tried, and the better kept
-    hidden_size: int = 64
-    feature_dropout: float = 0.5
-    texts_per_batch: int = 64  # at most: fewer where that would make less than 32 batches
-    training: TrainingOptions = field(
-        default_factory=lambda: TrainingOptions(
-            epochs=30,
-            learning_rate=3e-3,
-            schedule="inverse-sqrt",
-            warmup_steps=50,
-            patience=4,
-            precision="float32",
-        )
-    )
+    hidden_size: int = 64  # at most: with fewer labels, as many as there are
+    fit: FitOptions = field(default_factory=FitOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +236,7 @@ def _candidates(
     """What is to be tried: name -> (how to train it, with which options)."""
     found: dict[str, tuple[Callable[..., Trained], ClassifierOptions]] = {}
     if options.architecture in ("auto", "bag"):
-        own = options.bag
-        for weight in own.piece_weights if own.features.longest_piece else (own.features.piece_weight,):
-            name = f"bag-{weight:g}" if len(own.piece_weights) > 1 else "bag"
-            features = replace(own.features, piece_weight=weight)
-            found[name] = (train_bag, replace(options, bag=replace(own, features=features)))
+        found["bag"] = (train_bag, options)
     for name in ("transformer", "rnn", "cnn"):
         if options.architecture == name or (options.architecture == "auto" and name == "transformer"):
             found[name] = (partial(train_on_tokens, name, vectors=vectors), options)
@@ -274,38 +259,30 @@ def _divided(data: Texts, options: ClassifierOptions) -> tuple[Texts, Texts]:
     return data.chosen(kept), data.chosen(held)
 
 
-def train_bag(
-    data: Texts,
-    valid: Texts,
-    space: LabelSpace,
-    options: ClassifierOptions,
-    run: Path,
-    epochs: float | None = None,
-) -> Trained:
-    """Train a bag of features. epochs: train exactly so long and keep the last weights, instead of the best."""
+def train_bag(data: Texts, valid: Texts, space: LabelSpace, options: ClassifierOptions, run: Path) -> Trained:
+    """Fit a bag of features. It takes seconds and always ends the same, so nothing is kept in `run`."""
     own = options.bag
     features, weights = FeatureVocabulary.train(
         data.texts, own.features, min_count=own.min_count, most=own.max_features
     )
-    examples = _examples([features.encode(text) for text in data.texts], data, space, _BagExample)
-    batch = max(2, min(own.texts_per_batch, len(data) // 32))
-    training = replace(own.training, tokens_per_batch=batch, metric="measure", seed=options.seed)
-    if epochs is not None:
-        training = replace(training, epochs=epochs)
-    if epochs is not None or valid is data:  # nothing unseen to stop by
-        training = replace(training, patience=0, validate_every=2**62)
-    config = BagConfig(len(features), own.hidden_size, len(space.names), own.feature_dropout)
-    model = Bag(config, weights, torch.Generator().manual_seed(options.seed))
+    examples = _examples([features.encode(text) for text in data.texts], data, space)
     rows = [features.encode(text) for text in valid.texts]
-    return _run("bag", model, features, examples, rows, valid, space, training, run)
+
+    def measure(model: torch.nn.Module) -> float:
+        return space.measure(valid.labels, batch_logits(model, rows))
+
+    width = min(own.hidden_size, len(space.names))
+    config = BagConfig(len(features), width, len(space.names))
+    multi_label = space.multi_label
+    model, outcome = fit_bag(config, weights, examples, own.fit, multi_label=multi_label, measure=measure)
+    return Trained("bag", model, features, outcome, measure(model), len(examples), per_epoch=1)
 
 
 def _refitted(
     winner: Trained, data: Texts, valid: Texts, space: LabelSpace, options: ClassifierOptions, run: Path
 ) -> Trained:
-    epochs = max(1.0, winner.outcome.best_step / winner.per_epoch)
-    say(f"training once more on all {len(data):,} texts, {epochs:.0f} passes")
-    again = train_bag(data, valid, space, options, run, epochs)
+    say(f"fitting once more to all {len(data):,} texts")
+    again = train_bag(data, valid, space, options, run)
     again.valid_measure = winner.valid_measure  # these texts are no longer unseen
     again.outcome = replace(
         again.outcome,
@@ -357,24 +334,10 @@ def train_on_tokens(
     return trained
 
 
-class _BagExample(LabelExample):
-    """A text as feature numbers that counts as one, so that batches hold so many texts, drawn from all lengths.
-
-    Batches of like lengths hold like texts, and that costs a bag accuracy (docs/journal.md).
-    """
-
-    __slots__ = ()
-
-    def lengths(self) -> tuple[int, int]:
-        return 1, 0
-
-
-def _examples(
-    rows: Sequence[Sequence[int]], data: Texts, space: LabelSpace, kind: type[LabelExample] = LabelExample
-) -> list[LabelExample]:
+def _examples(rows: Sequence[Sequence[int]], data: Texts, space: LabelSpace) -> list[LabelExample]:
     place = {name: number for number, name in enumerate(space.names)}
     return [
-        kind(tuple(ids), tuple(place[label] for label in labels))
+        LabelExample(tuple(ids), tuple(place[label] for label in labels))
         for ids, labels in zip(rows, data.labels, strict=True)
     ]
 

@@ -1,13 +1,13 @@
 """A bag of features: the weighted mean of their embeddings, and a linear layer.
 
-fastText's classifier (Joulin et al., 2017) with two changes. Each feature carries a fixed weight, its inverse document
-frequency, and a text is divided by the length of its weight vector, as in TF-IDF. And while training, features are
-dropped at random, so that no single rare one decides.
+fastText's classifier (Joulin et al., 2017) with one change: each feature carries a fixed weight, its inverse document
+frequency, and a text is divided by the length of its weight vector, as in TF-IDF.
 
     x_BD = sum_f w_f e_f / sqrt(sum_f w_f^2)        logits_BC = x_BD A_DC + b_C
 
-With few classes this is a linear classifier of low rank; what the embedding buys is that features of like meaning share
-what they learn. It trains in seconds on a CPU and is served with numpy alone (`generate/classify_bag.py`).
+This is a linear classifier. With at most D classes it needs no A (the identity); with more, it is one of low rank, and
+what that buys is that classes share what they learn, and a small file. It trains in seconds on a CPU
+(`learn/bag.py`) and is served with numpy alone (`generate/classify_bag.py`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from torch import Tensor, nn
 
 from inkstone.ground.files import explained, write_json
 
-_START = 0.01  # standard deviation of the embeddings at first: small, so that unseen ones say next to nothing
-
 
 @dataclass(frozen=True, slots=True)
 class BagConfig:
@@ -35,7 +33,6 @@ class BagConfig:
     num_features: int
     hidden_size: int
     num_labels: int
-    feature_dropout: float = 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""
@@ -43,27 +40,23 @@ class BagConfig:
 
 
 class Bag(nn.Module):
-    """The model of a `BagConfig`. weights_V: of each feature, 0 for padding."""
+    """The model of a `BagConfig`, all embeddings zero. weights_V: of each feature, 0 for padding."""
 
     weights: Tensor
 
-    def __init__(
-        self, config: BagConfig, weights_V: NDArray[np.float32], generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, config: BagConfig, weights_V: NDArray[np.float32]) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.num_features, config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        nn.init.normal_(self.embedding.weight, std=_START, generator=generator)
-        nn.init.xavier_uniform_(self.classifier.weight, generator=generator)
+        nn.init.zeros_(self.embedding.weight)
+        nn.init.eye_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
         self.register_buffer("weights", torch.from_numpy(weights_V.copy()))
 
     def forward(self, ids_BS: Tensor) -> Tensor:
         """Class scores of texts given as feature numbers, padded with 0: (B, C). A text without any gets the bias."""
         weights_BS = self.weights[ids_BS]
-        if self.training and self.config.feature_dropout:
-            weights_BS = weights_BS * (torch.rand_like(weights_BS) >= self.config.feature_dropout)
         weights_BS = weights_BS / weights_BS.norm(dim=1, keepdim=True).clamp(min=1e-6)
         x_BD = torch.bmm(weights_BS[:, None], self.embedding(ids_BS).to(weights_BS.dtype))[:, 0]
         logits_BC: Tensor = self.classifier(x_BD)

@@ -11,7 +11,7 @@ import pytest
 from inkstone.ground.errors import BundleError, ConfigError, DataError
 from inkstone.text.ngrams import FeatureVocabulary, NgramOptions, ngrams
 
-WORDS_ONLY = NgramOptions(longest_words=2, opening_words=0, longest_piece=0, longest_han=0)
+WORDS_ONLY = NgramOptions(longest_words=2, longest_gap=0, opening_words=0, longest_piece=0, longest_han=0)
 
 
 def test_words_and_pairs_with_the_ends_marked() -> None:
@@ -19,6 +19,21 @@ def test_words_and_pairs_with_the_ends_marked() -> None:
         *("1is", "1it", "1ink", "1?"),
         *("2<s> is", "2is it", "2it ink", "2ink ?", "2? </s>"),
     ]
+
+
+def test_pairs_with_a_gap_and_openings_with_later_words() -> None:
+    apart = [feature for feature in ngrams("is it ink ?", NgramOptions(longest_gap=1)) if feature[0] in "_&"]
+    gaps = ["_1<s> it", "_1is ink", "_1it ?", "_1ink </s>"]
+    assert apart == [*gaps, "&is ink", "&is ?", "&is it ink", "&is it ?"]
+
+
+def test_a_cap_keeps_or_drops_equals_together() -> None:
+    """Which texts come first must not decide which rare features are known."""
+    options = NgramOptions(longest_words=1, longest_gap=0, opening_words=0, longest_piece=0)
+    texts = ["rain a", "rain b", "snow c", "snow d"]
+    for order in (texts, texts[::-1]):
+        vocabulary, _ = FeatureVocabulary.train(order, options, most=4)
+        assert set(vocabulary.names) == {"1rain", "1snow"}
 
 
 def test_a_feature_counts_once() -> None:
@@ -31,13 +46,15 @@ def test_case_does_not_matter() -> None:
 
 
 def test_pieces_are_of_the_asked_lengths_and_never_the_whole_word() -> None:
-    options = NgramOptions(longest_words=1, opening_words=0, shortest_piece=3, longest_piece=8, longest_han=0)
+    options = NgramOptions(
+        longest_words=1, longest_gap=0, opening_words=0, shortest_piece=3, longest_piece=8, longest_han=0
+    )
     pieces = [feature[1:] for feature in ngrams("ink", options) if feature[0] == "~"]
     assert pieces == ["<in", "ink", "nk>", "<ink", "ink>"]
 
 
 def test_chinese_runs_stay_inside_a_run_of_han() -> None:
-    options = NgramOptions(longest_words=1, opening_words=0, longest_piece=0, longest_han=2)
+    options = NgramOptions(longest_words=1, longest_gap=0, opening_words=0, longest_piece=0, longest_han=2)
     runs = [feature[1:] for feature in ngrams("味道，不错", options) if feature[0] == "字"]
     assert runs == ["味", "道", "味道", "不", "错", "不错"]
 
@@ -48,7 +65,7 @@ def test_any_text_has_features_or_none(text: str) -> None:
 
 
 def test_weights_are_inverse_document_frequencies_and_pieces_weigh_less() -> None:
-    options = NgramOptions(longest_words=1, opening_words=0, piece_weight=0.5)
+    options = NgramOptions(longest_words=1, longest_gap=0, opening_words=0, piece_weight=0.5)
     vocabulary, weights = FeatureVocabulary.train(["rain", "rain snow", "sun"], options)
     numbers = dict(zip(vocabulary.names, weights[1:], strict=True))
     assert weights[0] == 0
