@@ -56,23 +56,27 @@ class Coverage:
 def words_of(tokens: Sequence[str]) -> list[str | None]:
     """The word that each token of a vocabulary spells out, None for pieces of words, marks and punctuation.
 
-    How words are marked is told from the vocabulary as a whole: ▁ or Ġ before a word, </w> after it, or ## before
-    what is no beginning; with none of these every token is a word.
+    How words are marked is told from the vocabulary as a whole, by the mark that most tokens carry: ▁ or Ġ before a
+    word, </w> after it, or ## before what is no beginning; with none of these every token is a word.
 
     >>> words_of(["<pad>", "▁cat", "s", "▁北京", "天"])
     [None, 'cat', None, '北京', '天']
     """
-    bytes_of = _byte_alphabet() if any(token.startswith("Ġ") for token in tokens) else None
-    if bytes_of is not None:
-        tokens = [_spelled(token, bytes_of) for token in tokens]
-        start, end, inside = " ", "", ""
-    elif any(token.startswith("▁") for token in tokens):
-        start, end, inside = "▁", "", ""
-    elif any(token.endswith("</w>") for token in tokens):
-        start, end, inside = "", "</w>", ""
-    else:
-        start, end, inside = "", "", "##"
-    return [_word(token, start, end, inside) for token in tokens]
+    marks = {
+        "Ġ": sum(token.startswith("Ġ") for token in tokens),
+        "▁": sum(token.startswith("▁") for token in tokens),
+        "</w>": sum(token.endswith("</w>") for token in tokens),
+        "##": sum(token.startswith("##") for token in tokens),
+    }
+    mark = max(marks, key=lambda name: marks[name])
+    if marks[mark] and mark == "Ġ":
+        byte_of = _byte_alphabet()
+        return [_word(_spelled(token, byte_of), " ", "", "") for token in tokens]
+    if marks[mark] and mark == "▁":
+        return [_word(token, "▁", "", "") for token in tokens]
+    if marks[mark] and mark == "</w>":
+        return [_word(token, "", "</w>", "") for token in tokens]
+    return [_word(token, "", "", "##") for token in tokens]
 
 
 def initialise(
@@ -119,9 +123,9 @@ def _turned(taken_MD: NDArray[np.float64], width: int, seed: int) -> NDArray[np.
 
 
 def _word(token: str, start: str, end: str, inside: str) -> str | None:
-    if _MARK.fullmatch(token):
-        return None
     bare = token.removeprefix(start).removesuffix(end)
+    if _MARK.fullmatch(bare):
+        return None
     is_whole = (
         (not start or token.startswith(start))
         and (not end or token.endswith(end))
@@ -139,9 +143,9 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
-def _spelled(token: str, bytes_of: dict[str, int]) -> str:
+def _spelled(token: str, byte_of: dict[str, int]) -> str:
     """A byte-level token as text; one that is no text on its own stays as it is, and is no word."""
     try:
-        return bytes(bytes_of[character] for character in token).decode("utf-8")
+        return bytes(byte_of[character] for character in token).decode("utf-8")
     except (KeyError, UnicodeDecodeError):
         return "<bytes>"

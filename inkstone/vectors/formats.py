@@ -7,9 +7,10 @@
     inkstone         a folder (`store`)
 
 Which of them a file is, is told from what it holds; gzip is seen through. Words may hold spaces (GloVe's 840B file has
-". . ."): the numbers are counted from the end of the line. Words that are not UTF-8 and words that come twice are in
-well-known files; the first vector of a word is kept, and `Read.notes` says how many lines were passed over and why.
-Lines with a wrong number of numbers are no such thing: the first of them are listed and the file is refused.
+". . ."): the numbers are counted from the end of the line, and what stands before them must not end with a number.
+Words that are not UTF-8 and words that come twice are in well-known files; the first vector of a word is kept, and
+`Read.notes` says how many lines were passed over and why. Lines with a wrong number of numbers are no such thing: the
+first of them are listed and the file is refused.
 
 Written are nine significant digits, which bring back the same float32.
 """
@@ -113,12 +114,12 @@ def _read_file(path: Path, file: IO[bytes]) -> Read:
             raise DataError(f'{path}:1: "{size} {width}" promises no vectors. Give a file with words in it.')
         start = file.readline(_LONGEST_LINE)
         lines = _Lines(path, width, size)
-        if _numbers(start.rstrip(b"\r\n"), width) is not None or _is_text(start):
+        if _is_text(start):
             lines.add(2, start)
             lines.add_all(file, 3)
             return lines.finish("word2vec")
         return _read_binary(path, file, start, size, width)
-    if not _is_text(first):
+    if any(byte < 9 or 13 < byte < 32 or byte == 127 for byte in first) or not _decodes(first):
         raise DataError(f"{path} is a binary file that does not begin with two numbers. {_WHAT}.")
     width = _width(first.decode("utf-8", "replace"))
     if width < 2:
@@ -130,10 +131,18 @@ def _read_file(path: Path, file: IO[bytes]) -> Read:
 
 
 def _is_text(line: bytes) -> bool:
-    """Whether a line of vectors is written in figures: binary rows are hardly ever without control characters."""
-    return (
-        not any(byte < 9 or 13 < byte < 32 for byte in line) and _width(line.decode("utf-8", "replace")) > 0
-    )
+    """Whether a line is written in figures and letters: the bytes of numbers hardly ever do without control characters
+    and still end in a figure."""
+    return not any(byte < 9 or 13 < byte < 32 for byte in line) and line.rstrip()[-1:].isdigit()
+
+
+def _decodes(line: bytes) -> bool:
+    """Whether the first word at least is UTF-8."""
+    try:
+        line.split(b" ", 1)[0].decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _width(line: str) -> int:
@@ -152,7 +161,11 @@ def _width(line: str) -> int:
 def _numbers(line: bytes, width: int) -> tuple[bytes, Float] | None:
     """The word of a line and its numbers; None when there are not as many as there should be."""
     parts = line.rstrip().replace(b"\t", b" ").rsplit(b" ", width)
-    if len(parts) != width + 1 or not parts[0]:
+    if (
+        len(parts) != width + 1
+        or not parts[0]
+        or (b" " in parts[0] and _width(parts[0].decode("utf-8", "replace")))
+    ):
         return None
     try:
         row_D = np.array(parts[1:]).astype(np.float32)

@@ -176,9 +176,13 @@ def _step_tile(
     errors_IJ, weights_IJ = product_errors(rows_ID, columns_JD, weights_IJ, logs_IJ)
     loss = float(np.vdot(errors_IJ, weights_IJ * errors_IJ))
     errors_IJ *= weights_IJ
+    squares_IJ = errors_IJ * errors_IJ
     down_rows_ID, down_columns_JD = errors_IJ @ columns_JD, errors_IJ.T @ rows_ID
-    _adagrad(rows_ID, arrays["rows_squares"][height], down_rows_ID, rate)
-    _adagrad(columns_JD, arrays["columns_squares"][width], down_columns_JD, rate)
+    rows_squares_ID, columns_squares_JD = arrays["rows_squares"][height], arrays["columns_squares"][width]
+    rows_squares_ID += squares_IJ @ (columns_JD * columns_JD)
+    columns_squares_JD += squares_IJ.T @ (rows_ID * rows_ID)
+    rows_ID -= np.float32(rate) * down_rows_ID / np.sqrt(rows_squares_ID)
+    columns_JD -= np.float32(rate) * down_columns_JD / np.sqrt(columns_squares_JD)
     return loss
 
 
@@ -190,13 +194,6 @@ def product_errors(
     height, width = errors_IJ.shape
     errors_IJ -= logs_IJ[:height, :width]
     return errors_IJ, weights_IJ[:height, :width]
-
-
-def _adagrad(values: Float, squares: Float, down: Float, rate: float) -> None:
-    """One step of AdaGrad (Duchi et al., 2011), in place. The first is no longer than the rate, however long the
-    gradient of a whole tile: GloVe's own program steps before it adds the square, and may, entry by entry."""
-    squares += down * down
-    values -= np.float32(rate) * down / np.sqrt(squares)
 
 
 def learn_loose(arrays: Mapping[str, NDArray[Any]], entries: slice, rate: float) -> float:

@@ -18,13 +18,14 @@ def add_rows(matrix_VD: Float, rows_B: NDArray[np.integer[Any]], values_BD: Floa
     travel as one complex number, whose sum is the two sums (0.08 µs a row; numpy 2.4).
     """
     width = matrix_VD.shape[1]
-    kind: type[np.generic] = np.float32
+    kind = matrix_VD.dtype
     if width % 2 == 0:
-        kind, width = np.complex64, width // 2
+        kind, width = np.result_type(kind, np.complex64), width // 2
     places_BD = rows_B.astype(np.int64)[:, None] * width + np.arange(width)
     flat = matrix_VD.view(kind).reshape(-1)
     assert np.shares_memory(flat, matrix_VD), "the sum would go into a copy"
-    np.add.at(flat, places_BD.reshape(-1), values_BD.view(kind).reshape(-1))
+    values = np.ascontiguousarray(values_BD, matrix_VD.dtype).view(kind)
+    np.add.at(flat, places_BD.reshape(-1), values.reshape(-1))
 
 
 def clip_rows(values_BD: Float, longest: float) -> None:
