@@ -91,6 +91,8 @@ def look(path: Path) -> Head:
         packed = start.startswith(b"\x1f\x8b")
         with _opened(path, packed) as file:
             head = file.read(_HEAD)
+            if b"\n" not in head:  # a whole book in a line of JSON: half of it could not be told
+                head += file.readline(LINE_LIMIT - len(head))
     except PermissionError as error:
         raise DataError(f"{path} may not be read: permission denied.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -338,6 +338,16 @@ def test_gb18030_is_read_and_reported(tmp_path: Path) -> None:
     assert "gb18030" in reading.sources[0].describe() and "guessed" in reading.sources[0].describe()
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_book_in_a_line_is_told(rows: int, tmp_path: Path) -> None:
+    """A first line longer than what is looked at to tell a format (such as a novel in one JSON object)."""
+    book = "It was a dark and stormy night. 那是一个风雨交加的夜晚。" * 6_000
+    path = write(tmp_path / "books.jsonl.gz", jsonl([{"text": book}] * rows))
+    assert [document.text for document in read_documents([path])] == [book] * rows
+    plain = write(tmp_path / "book.txt", book)
+    assert [document.text for document in read_documents([plain])] == [book]
+
+
 def test_plain_text_with_commas_is_not_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "Well, yes\nNo, not now\n")
     assert read_documents([path]).sources[0].format == "text"
