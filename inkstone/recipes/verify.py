@@ -72,7 +72,7 @@ def _translator(bundle: Bundle) -> Iterator[Check]:
     detail = f"differs on: {', '.join(changed)}" if changed else f"{len(probes)} probes answered as certified"
     yield Check("certified output", not changed, detail)
     if find_spec("torch") and (translator.engine.name.startswith("ctranslate2") or find_spec("onnxscript")):
-        yield _float32_parity(bundle, translator.tokenizer, [probe["source"] for probe in probes])
+        yield _float32_parity(bundle, [probe["source"] for probe in probes])
 
 
 def _probes(certificate: dict[str, Any], vocab_size: int) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def _probes(certificate: dict[str, Any], vocab_size: int) -> list[dict[str, Any]
     return probes
 
 
-def _float32_parity(bundle: Bundle, tokenizer: Any, sources: list[list[int]]) -> Check:
+def _float32_parity(bundle: Bundle, sources: list[list[int]]) -> Check:
     from inkstone.generate.torch_engine import TorchEngine
     from inkstone.ship.parity import GREEDY, target_of
 
@@ -94,7 +94,7 @@ def _float32_parity(bundle: Bundle, tokenizer: Any, sources: list[list[int]]) ->
     expected = [found[0].ids for found in TorchEngine.load(bundle.path).generate(sources, GREEDY)]
     with tempfile.TemporaryDirectory(prefix="inkstone-verify-") as scratch:
         exact = target.export(bundle.path, Path(scratch) / "float32", quantization="float32")
-        got = [found[0].ids for found in target.open(exact, tokenizer).generate(sources, GREEDY)]
+        got = [found[0].ids for found in target.open(bundle.path, exact).generate(sources, GREEDY)]
     same = sum(a == b for a, b in zip(expected, got, strict=True))
     return Check(
         "float32 parity", same == len(sources), f"{same} of {len(sources)} probes identical to torch"

@@ -31,7 +31,8 @@ from inkstone.model.bag import Bag, save_bag
 from inkstone.model.checkpoint import save_model
 from inkstone.model.config import ModelConfig
 from inkstone.ship.ctranslate2 import Quantization, fill_side
-from inkstone.ship.onnx import export_onnx
+from inkstone.ship.onnx import export_onnx, quantise_onnx
+from inkstone.ship.target import Target
 from inkstone.text.ngrams import FeatureVocabulary
 from inkstone.text.tokenizer import Tokenizer
 
@@ -69,21 +70,26 @@ def ship_reader(
     save_model(model, folder)
     tokenizer.save(folder / "tokenizer.json")
     kind = read_json(folder / "config.json")["model_type"]
-    name, export, opened = TARGETS["ctranslate2" if kind == "inkstone-transformer" else "onnx"]
+    target = CTRANSLATE2 if kind == "inkstone-transformer" else ONNX
     with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
-        exact = opened(folder, export(folder, Path(scratch) / "float32", quantization="float32"))
-        facts = _compared(model, exact, list(texts[:TEXTS]), TOLERANCE, "float32 export")
-        before = right(exact.logits(texts))
-    served = opened(folder, export(folder, folder / f"{name}-int8", quantization="int8"))
-    after = right(served.logits(texts))
-    facts |= {"validation accuracy, float32": round(before, 4), "validation accuracy, int8": round(after, 4)}
-    if before - after > INT8_LIMIT:
-        shutil.rmtree(folder / f"{name}-int8")
-        export(folder, folder / f"{name}-float32", quantization="float32")
-        facts["note"] = f"int8 lost more than {INT8_LIMIT} of the accuracy: float32 is shipped instead"
-    engine = next(folder.glob(f"{name}-*")).name
-    write_json(folder / CERTIFICATE, {"engine": engine, **facts})
-    return {"engine": engine, **facts}
+        exact = Path(scratch) / "float32"
+        target.export(folder, exact, quantization="float32")
+        whole = target.open(folder, exact)
+        facts = _compared(model, whole, list(texts[:TEXTS]), TOLERANCE, "float32 export")
+        before = right(whole.logits(texts))
+        engine = target.shrink(folder, exact, folder / f"{target.name}-int8")
+        after = right(target.open(folder, engine).logits(texts))
+        facts |= {
+            "validation accuracy, float32": round(before, 4),
+            "validation accuracy, int8": round(after, 4),
+        }
+        if before - after > INT8_LIMIT:
+            shutil.rmtree(engine)
+            engine = folder / f"{target.name}-float32"
+            shutil.copytree(exact, engine)
+            facts["note"] = f"int8 lost more than {INT8_LIMIT} of the accuracy: float32 is shipped instead"
+    write_json(folder / CERTIFICATE, {"engine": engine.name, **facts})
+    return {"engine": engine.name, **facts}
 
 
 def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Path:
@@ -128,11 +134,15 @@ def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Pa
     return out
 
 
-# The name that a served copy's folder begins with, how it is written, and how it is opened.
-TARGETS: dict[str, tuple[str, Callable[..., Path], Callable[[Path, Path], ClassifyEngine]]] = {
-    "ctranslate2": ("ctranslate2", export_encoder, EncoderEngine),
-    "onnx": ("onnx", export_onnx, OnnxClassifier),
-}
+CTRANSLATE2: Target[ClassifyEngine] = Target(
+    "ctranslate2",
+    export_encoder,
+    lambda folder, _, out: export_encoder(folder, out, quantization="int8"),
+    EncoderEngine,
+)
+ONNX: Target[ClassifyEngine] = Target(
+    "onnx", export_onnx, lambda _, exact, out: quantise_onnx(exact, out), OnnxClassifier
+)
 
 
 def torch_logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Array:

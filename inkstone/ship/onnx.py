@@ -60,8 +60,22 @@ def export_onnx(folder: Path, out: Path, *, quantization: Quantization) -> Path:
     else:
         raise ConfigError(f"{folder}: a model of kind {type(model).__name__} is not exported to ONNX.")
     if quantization == "int8":
-        for file in sorted(out.glob("*.onnx")):
-            _quantise(file)
+        quantise_onnx(out, out)
+    return out
+
+
+def quantise_onnx(exact: Path, out: Path) -> Path:
+    """Write the float32 graphs of a folder into another (or in their own place) with their weights in eight bits."""
+    require("onnxruntime", "quantising ONNX graphs", "serve")
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(exact.glob("*.onnx")):
+        with tempfile.TemporaryDirectory(prefix="inkstone-onnx-") as scratch, _quiet():
+            small = Path(scratch) / file.name
+            quantize_dynamic(file, small, weight_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTISED))
+            with explained(out / file.name):
+                shutil.copyfile(small, out / file.name)
     return out
 
 
@@ -228,17 +242,6 @@ def _write(
     onnx.checker.check_model(graph)
     with explained(file):
         file.write_bytes(graph.SerializeToString())
-
-
-def _quantise(file: Path) -> None:
-    """Put the graph's weights into eight bits, in place."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory(prefix="inkstone-onnx-") as scratch, _quiet():
-        small = Path(scratch) / file.name
-        quantize_dynamic(file, small, weight_type=QuantType.QUInt8, op_types_to_quantize=list(QUANTISED))
-        with explained(file):
-            shutil.copyfile(small, file)
 
 
 @contextlib.contextmanager

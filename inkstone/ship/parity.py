@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from inkstone.ground.files import write_json
 from inkstone.ground.manifest import read_json
 from inkstone.ground.progress import say
 from inkstone.ship.ctranslate2 import export_ctranslate2
-from inkstone.ship.onnx import export_onnx
+from inkstone.ship.onnx import export_onnx, quantise_onnx
+from inkstone.ship.target import Target
 from inkstone.text.tokenizer import Tokenizer
 
 SENTENCES = 200
@@ -55,20 +56,25 @@ PROBES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a model is exported to: the name its folders begin with, how to write one, and how to open one."""
-
-    name: str
-    export: Callable[..., Path]
-    open: Callable[[Path, Tokenizer], Engine]
+def _tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.load(folder / "tokenizer.json")
 
 
-CTRANSLATE2 = Target("ctranslate2", export_ctranslate2, CTranslate2Engine)
-ONNX = Target("onnx", export_onnx, OnnxEngine)
+CTRANSLATE2: Target[Engine] = Target(
+    "ctranslate2",
+    export_ctranslate2,
+    lambda folder, _, out: export_ctranslate2(folder, out, quantization="int8"),
+    lambda folder, export: CTranslate2Engine(export, _tokenizer(folder)),
+)
+ONNX: Target[Engine] = Target(
+    "onnx",
+    export_onnx,
+    lambda _, exact, out: quantise_onnx(exact, out),
+    lambda folder, export: OnnxEngine(export, _tokenizer(folder)),
+)
 
 
-def target_of(folder: Path) -> Target:
+def target_of(folder: Path) -> Target[Engine]:
     """What serves the checkpoint in a folder: CTranslate2 its Transformers, onnxruntime everything else."""
     model_type = read_json(folder / "config.json").get("model_type")
     return CTRANSLATE2 if model_type in ("inkstone-transformer", None) else ONNX
@@ -119,12 +125,12 @@ def ship_translator(
     """
     from inkstone.metrics.text import chrf
 
-    tokenizer, target = Tokenizer.load(folder / "tokenizer.json"), target_of(folder)
+    tokenizer, target = _tokenizer(folder), target_of(folder)
     expected = [found[0].ids for found in trained.generate(sources, GREEDY)]
     chrf_trained = chrf(tokenizer.decode_batch(expected), references).value
     scratch = Path(tempfile.mkdtemp(prefix="inkstone-parity-"))
     try:
-        exact = target.open(target.export(folder, scratch / "float32", quantization="float32"), tokenizer)
+        exact = target.open(folder, target.export(folder, scratch / "float32", quantization="float32"))
         got = [found[0].ids for found in exact.generate(sources, GREEDY)]
         identical = sum(a == b for a, b in zip(expected, got, strict=True))
         if identical != len(sources):
@@ -132,16 +138,17 @@ def ship_translator(
             differing = [n for n, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b]
             _refuse_unless_ties(trained, sources, expected, got, differing)
         difference = _score_difference(trained, exact, sources, expected)
-        engine = target.export(folder, folder / f"{target.name}-int8", quantization="int8")
-        served = target.open(engine, tokenizer)
+        engine = target.shrink(folder, scratch / "float32", folder / f"{target.name}-int8")
+        served = target.open(folder, engine)
         chrf_served = _chrf_of(served, tokenizer, sources, references)
         note = ""
         if chrf_trained - chrf_served > limit:
             note = f"int8 lost {chrf_trained - chrf_served:.2f} chrF, more than {limit}: float32 is shipped instead"
             say(note)
             shutil.rmtree(engine)
-            engine = target.export(folder, folder / f"{target.name}-float32", quantization="float32")
-            served = target.open(engine, tokenizer)
+            engine = folder / f"{target.name}-float32"
+            shutil.copytree(scratch / "float32", engine)
+            served = target.open(folder, engine)
             chrf_served = _chrf_of(served, tokenizer, sources, references)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
