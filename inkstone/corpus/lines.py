@@ -91,7 +91,7 @@ def look(path: Path) -> Head:
         packed = start.startswith(b"\x1f\x8b")
         with _opened(path, packed) as file:
             head = file.read(_HEAD)
-            if b"\n" not in head:  # a whole book in a line of JSON: half of it could not be told
+            if head.startswith(b"{") and b"\n" not in head:  # a book in a line of JSON: half of it is none
                 head += file.readline(LINE_LIMIT - len(head))
     except PermissionError as error:
         raise DataError(f"{path} may not be read: permission denied.") from error

@@ -344,8 +344,9 @@ def test_a_book_in_a_line_is_told(rows: int, tmp_path: Path) -> None:
     book = "It was a dark and stormy night. 那是一个风雨交加的夜晚。" * 6_000
     path = write(tmp_path / "books.jsonl.gz", jsonl([{"text": book}] * rows))
     assert [document.text for document in read_documents([path])] == [book] * rows
-    plain = write(tmp_path / "book.txt", book)
-    assert [document.text for document in read_documents([plain])] == [book]
+    for start in ("", "{"):  # no JSON after all
+        plain = write(tmp_path / "book.txt", start + book)
+        assert [document.text for document in read_documents([plain])] == [start + book]
 
 
 def test_plain_text_with_commas_is_not_csv(tmp_path: Path) -> None:
