@@ -25,6 +25,7 @@ from inkstone.model.convolutional_config import (
     ConvolutionalConfig,
     TextCNNConfig,
 )
+from inkstone.model.families.folder import is_foreign, read_folder
 from inkstone.model.recurrent import Recurrent
 from inkstone.model.recurrent_config import MODEL_TYPE as RECURRENT_TYPE
 from inkstone.model.recurrent_config import RecurrentConfig
@@ -75,10 +76,12 @@ def save_model(model: nn.Module, folder: Path, *, dtype: torch.dtype = torch.flo
 
 
 def load_model(folder: Path) -> Model:
-    """The model of a checkpoint, in float32 and ready to evaluate.
+    """The model of a checkpoint, in float32 and ready to evaluate: one of ours, or of a family known here.
 
     Raises BundleError listing every tensor that is missing, unknown or of the wrong shape.
     """
+    if is_foreign(folder):
+        return read_folder(folder)
     model = build_model(read_config(folder))
     try:
         weights = load_file(folder / WEIGHTS)

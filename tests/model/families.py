@@ -73,14 +73,17 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def reference(case: str, seed: int = 1) -> Any:
-    """The model of a case, by transformers, with weights large enough for every part to show in the output."""
+def reference(case: str, seed: int = 1, **overlay: Any) -> Any:
+    """The model of a case, by transformers, with weights large enough for every part to show in the output.
+
+    overlay: options of its configuration instead of the case's.
+    """
     import torch
     import transformers
 
     configuration, model, options = CASES[case]
     torch.manual_seed(seed)
-    made = getattr(transformers, model)(getattr(transformers, configuration)(**options)).eval()
+    made = getattr(transformers, model)(getattr(transformers, configuration)(**{**options, **overlay})).eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "embed_positions" in name and case.startswith("marian"):

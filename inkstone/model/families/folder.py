@@ -10,8 +10,8 @@ options, missing shards and tensors, wrong shapes. transformers is not needed fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inkstone.ground.errors import BundleError, ConfigError, not_known, raise_all
+from inkstone.ground.errors import BundleError, ConfigError, DataError, not_known, raise_all
 from inkstone.ground.files import write_json
 from inkstone.ground.manifest import read_json
 from inkstone.ground.progress import say
@@ -28,8 +28,18 @@ from inkstone.model.families.family import Architecture, Family, Options
 from inkstone.model.families.registry import FAMILIES
 from inkstone.model.families.weights import StoredTensors, write_tensors
 from inkstone.model.transformer import Transformer
+from inkstone.text.foreign_tokenizer import ForeignTokenizer, vocabulary_problems
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+)
 SHARD_BYTES = 5_000_000_000
 OPTIONAL = ("output_bias",)  # zeros where a folder has none
 
@@ -42,33 +52,61 @@ def is_foreign(folder: Path) -> bool:
         return False
 
 
-def read_folder(folder: str | Path, *, extra_problems: Iterable[str] = ()) -> Transformer:
-    """The model of a Hugging Face folder, in float32 and ready to evaluate.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in a folder, as far as it could be understood, and everything that is wrong with it."""
 
-    extra_problems: what the caller found wrong already, such as with its tokenizer. Raises BundleError with everything
-    that is wrong.
-    """
+    problems: list[str]
+    stored: StoredTensors
+    family: Family | None = None
+    architecture: str = ""
+    config: ModelConfig | None = None
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tensor of ours -> its parts
+
+
+def look_into(folder: str | Path) -> Found:
+    """What a Hugging Face folder holds. No tensor is loaded and nothing raised but for a config.json that is no JSON."""
     folder = Path(folder)
     values = read_json(folder / CONFIG)
     stored = StoredTensors(folder)
     family, name, problems = _which(values)
     problems += stored.problems
-    config: ModelConfig | None = None
-    if family is not None:
-        architecture = family.architectures[name]
-        options = Options(values, stored.place.keys())
-        try:
-            config = ModelConfig(**family.config(options, architecture))
-        except ConfigError as error:
-            problems += [] if options.left() else [str(error)]
-        problems += options.left()
+    if family is None:
+        return Found(problems, stored)
+    architecture = family.architectures[name]
+    options = Options(values, stored.place.keys())
+    axes = family.config(options, architecture)
+    problems += options.left()
+    try:
+        config = ModelConfig(**axes)
+    except ConfigError as error:
+        return Found([*problems, *([] if options.problems else [str(error)])], stored, family, name)
     sources: dict[str, tuple[str, ...]] = {}
-    if family is not None and config is not None and stored.place:
-        sources, wrong = _matched(family, family.architectures[name], config, stored)
+    if stored.place:
+        sources, wrong = _matched(family, architecture, config, stored)
         problems += wrong
-    raise_all(BundleError, f"{folder} cannot be used", [*problems, *extra_problems])
-    assert family is not None and config is not None
-    return _loaded(family, config, sources, stored)
+    return Found(problems + _tokenizer_problems(folder, config), stored, family, name, config, sources)
+
+
+def _tokenizer_problems(folder: Path, config: ModelConfig) -> list[str]:
+    """What is wrong with the tokenizer of a folder, where it has one."""
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        return []
+    try:
+        return vocabulary_problems(ForeignTokenizer.load(folder), config.vocab_size)
+    except (DataError, ConfigError) as error:
+        return [str(error)]
+
+
+def read_folder(folder: str | Path) -> Transformer:
+    """The model of a Hugging Face folder, in float32 and ready to evaluate.
+
+    Raises BundleError with everything that is wrong.
+    """
+    found = look_into(folder)
+    raise_all(BundleError, f"{folder} cannot be used", found.problems)
+    assert found.family is not None and found.config is not None
+    return _loaded(found.family, found.config, found.sources, found.stored)
 
 
 def write_folder(
