@@ -96,7 +96,7 @@ def train(
         script=script,
         fields=parse_fields(fields),
         seed=seed,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or _cores(),
     )
     with with_standard_input(inputs) as files:
         made = make_vectors(files, out, ask, format_)
@@ -217,6 +217,10 @@ def convert(
         print_json({**_about(vectors, read), "out": str(out), "written": format_})
         return
     print(f"{out}: {len(read.vectors):,} words x {read.vectors.dimensions} ({read.format} to {format_})")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(path: Path) -> Read:

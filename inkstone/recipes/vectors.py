@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,8 +20,10 @@ from inkstone import __version__
 from inkstone.corpus.read import Source, task_of
 from inkstone.corpus.rules import sides
 from inkstone.ground.errors import ConfigError, not_known
+from inkstone.ground.files import whole_file
 from inkstone.ground.progress import progress, say
 from inkstone.recipes.clean import Cleaning, open_reading, refuse_own_input
+from inkstone.recipes.run import refuse_taken
 from inkstone.text.language import checked_code
 from inkstone.text.normalize import Script
 from inkstone.vectors.cooccurrence import count_cooccurrences
@@ -119,6 +122,7 @@ def make_vectors(
     if format_ not in FORMATS:
         raise ConfigError(not_known("format", format_, FORMATS))
     refuse_own_input(paths, [out])
+    _refuse_unwritable(out, format_)
     sources: list[Source] = []
     language = checked_code(ask.language) if ask.language else None
     units = units_of(_texts(paths, ask, sources), language, lowercase=ask.lowercase)
@@ -163,6 +167,19 @@ def learn(
     say(f"{len(counts):,} pairs of words stand near each other")
     with progress("glove", len(counts) * settings.epochs) as bar:
         return train_glove(counts, settings, workers=workers, advance=bar.advance)
+
+
+class _Tried(Exception):
+    """The file could be begun, and is given up."""
+
+
+def _refuse_unwritable(out: Path, format_: Format) -> None:
+    """Say before the training that its result could not be written. Raises ConfigError, OutputError."""
+    if format_ == "inkstone":
+        refuse_taken(out)
+        return
+    with suppress(_Tried), whole_file(out):
+        raise _Tried
 
 
 def _texts(paths: Sequence[str | Path], ask: MakingVectors, sources: list[Source]) -> Iterator[str]:
