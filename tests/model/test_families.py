@@ -136,3 +136,12 @@ def test_greedy_generation_is_theirs_token_for_token(case: str, tmp_path: Path) 
         assert torch.equal(wanted(prompt)[0], row)
         assert torch.equal(greedy(mine, prompt, steps, cached=True)[0], row)
     assert all(len(set(row.tolist())) == steps for row in expected)
+
+
+def test_the_table_in_the_documentation_is_of_these_checkpoints() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "families.md").read_text(encoding="utf-8")
+    listed = [
+        line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and "yes" in line
+    ]
+    assert listed == list(CASES), "run: python docs/families.py"
+    assert "NO" not in text
