@@ -69,7 +69,8 @@ class OnnxEngine:
                 f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {self.vocab_size}."
             )
         self._begins = [output.name for output in self._encoder.get_outputs()]
-        self._gives = [output.name for output in self._decoder.get_outputs()]
+        gives = [output.name for output in self._decoder.get_outputs()]
+        self._after = [name for name in gives if name.startswith("next_state_")]
 
     def generate(
         self, sources: Sequence[Sequence[int]], options: GenerationOptions
@@ -90,16 +91,21 @@ class OnnxEngine:
         return states, {name: array for name, array in begun.items() if name not in states}
 
     def _step(
-        self, token_N: NDArray[Any], states: Arrays, fixed: Arrays
-    ) -> tuple[NDArray[np.float32], Arrays]:
-        """The log-probabilities of the tokens after these, (N, V), and the states then."""
-        log_probabilities, *after = self._decoder.run(self._gives, {"token": token_N, **states, **fixed})
-        names = [name.removeprefix("next_") for name in self._gives[1:]]
-        return log_probabilities, dict(zip(names, after, strict=True))
+        self, wanted: list[str], token_N: NDArray[Any], states: Arrays, fixed: Arrays, count: int = 1
+    ) -> tuple[list[NDArray[Any]], Arrays]:
+        """These outputs of the decoder after these tokens, and the states then. count: of likeliest tokens."""
+        given = {"token": token_N, "count": np.array([count], np.int64), **states, **fixed}
+        found = self._decoder.run([*wanted, *self._after], given)
+        names = [name.removeprefix("next_") for name in self._after]
+        return found[: len(wanted)], dict(zip(names, found[len(wanted) :], strict=True))
 
     def _search(self, sources: Sequence[Sequence[int]], options: GenerationOptions) -> list[list[Hypothesis]]:
-        """As `generate.beam.beam_search`, in numpy."""
-        width = options.beam_size
+        """As `generate.beam.beam_search`, in numpy.
+
+        The best 2 x beam_size of a sentence are among the best 2 x beam_size of each of its rows.
+        """
+        width, likeliest = options.beam_size, ["top_scores", "top_tokens"]
+        count = min(2 * width, self.vocab_size)
         states, fixed = (
             _rows(one, np.repeat(np.arange(len(sources)), width)) for one in self._begin(sources)
         )
@@ -110,9 +116,14 @@ class OnnxEngine:
         scores = np.full((len(sources), width), -np.inf, np.float32)
         scores[:, 0] = 0.0
         while open_sentences:
-            log_probabilities, states = self._step(ids[:, -1], states, fixed)
-            total = (scores.reshape(-1, 1) + log_probabilities).reshape(len(open_sentences), -1)
-            top, places = _highest(total, 2 * width)
+            (top, tokens_NC), states = self._step(likeliest, ids[:, -1], states, fixed, count)
+            total_BC = (scores.reshape(-1, 1) + top).reshape(len(open_sentences), -1)
+            rows_W1 = np.arange(width)[:, None]
+            places_BC = (tokens_NC.reshape(-1, width, count) + rows_W1 * self.vocab_size).reshape(
+                total_BC.shape
+            )
+            best_BC = np.argsort(-total_BC, axis=1, kind="stable")[:, : 2 * width]
+            top, places = (np.take_along_axis(of, best_BC, axis=1) for of in (total_BC, places_BC))
             rows, tokens, kept, still_open = advance(
                 top, places, ids, [sentences[n] for n in open_sentences], self.eos_id, self.vocab_size
             )
@@ -130,19 +141,10 @@ class OnnxEngine:
         wanted = padded([[*target, self.eos_id] for _, target in pairs], self.pad_id)
         scores_BT = np.zeros(wanted.shape, np.float32)
         for place in range(wanted.shape[1]):
-            log_probabilities, states = self._step(given[:, place], states, fixed)
-            scores_BT[:, place] = np.take_along_axis(log_probabilities, wanted[:, place, None], axis=1)[:, 0]
+            (given_BV,), states = self._step(["log_probabilities"], given[:, place], states, fixed)
+            scores_BT[:, place] = np.take_along_axis(given_BV, wanted[:, place, None], axis=1)[:, 0]
         return [float(row[: len(t) + 1].sum()) for row, (_, t) in zip(scores_BT, pairs, strict=True)]
 
 
 def _rows(arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
     return {name: array[rows] for name, array in arrays.items()}
-
-
-def _highest(total: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The largest values of each row and their places, best first; of equals the first."""
-    count = min(count, total.shape[1])
-    places = np.argpartition(-total, count - 1, axis=1)[:, :count]
-    values = np.take_along_axis(total, places, axis=1)
-    order = np.lexsort((places, -values), axis=1)
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)

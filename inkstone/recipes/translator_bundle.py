@@ -225,7 +225,7 @@ def _made(recipe: TranslateRecipe, examples: Sequence[Any]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
-    packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2", "sacrebleu")
+    packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2", "onnxruntime", "sacrebleu")
     files = {use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid")}
     tests = {name: [short_path(path) for path in paths] for name, paths in recipe.test.items()}
     return {

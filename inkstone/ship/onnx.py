@@ -2,11 +2,13 @@
 
     classifier    classifier.onnx   ids (B, S) -> logits (B, C)
     translator    encoder.onnx      ids (B, S) -> mask, state_0, state_1 ..., memory_0 ...
-                  decoder.onnx      token (N), mask, state_..., memory_... -> log_probabilities (N, V), state_...
+                  decoder.onnx      token (N), mask, state_..., memory_..., count
+                                    -> log_probabilities (N, V), next_state_..., top_scores and top_tokens (N, count)
 
-The decoder makes one step. What it remembers is handed in and out openly: a search reorders the rows of the states and
-repeats those of the memory, and needs to know nothing else about the architecture. Every tensor has the batch first.
-The three marks it needs stand in the graph's metadata, and so does what made it.
+The decoder makes one step, and picks out the likeliest tokens itself: a search needs a handful of the thousands of
+log-probabilities of each row. What it remembers is handed in and out openly: a search reorders the rows of the states
+and repeats those of the memory, and needs to know nothing else about the architecture. Every tensor has the batch
+first. The marks it needs stand in the graph's metadata.
 
 int8 is onnxruntime's dynamic quantisation: matrices, recurrences and embeddings are kept in eight bits, activations
 become so at each product. Convolutions stay as they are; their integer kernels are slower. Weights are unsigned:
@@ -108,6 +110,24 @@ def _write_translator(model: Any, out: Path) -> None:
         ["log_probabilities", *(f"next_{s}" for s in states)],
     )
     _write(decoder, arguments, shapes, inputs, outputs, out / DECODER, _marks(model))
+    _pick_likeliest(out / DECODER)
+
+
+def _pick_likeliest(file: Path) -> None:
+    """Add to a decoder's graph what picks the `count` likeliest tokens of each row, best first."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(file)
+    graph = model.graph
+    graph.input.append(helper.make_tensor_value_info("count", TensorProto.INT64, [1]))
+    outputs = ["top_scores", "top_tokens"]
+    graph.node.append(helper.make_node("TopK", ["log_probabilities", "count"], outputs, axis=-1))
+    for name, kind in zip(outputs, (TensorProto.FLOAT, TensorProto.INT64), strict=True):
+        graph.output.append(helper.make_tensor_value_info(name, kind, ["batch", "count"]))
+    onnx.checker.check_model(model)
+    with explained(file):
+        file.write_bytes(model.SerializeToString())
 
 
 def _graphs(model: Any) -> tuple[nn.Module, nn.Module]:
