@@ -59,7 +59,8 @@ This table is written by `python docs/families.py`, which runs those tests (tran
 
 Refused, with every reason at once: pickles, remote code (`auto_map`), unknown options, dynamic and longrope positions
 (they change with the length of the text, so cached and uncached differ), windows in some layers only, encoders and
-decoders of unlike width, missing shards or tensors, wrong shapes, a tokenizer with more tokens than the embedding has rows.
+decoders of unlike width, missing shards or tensors, wrong shapes, a tokenizer with more tokens than the embedding has
+rows.
 """
 
 
