@@ -427,5 +427,5 @@ def reserved_share(
     best = 0.0
     for reserve in np.linspace(0, 1, 201):
         if (right_N & (needed_N >= reserve))[inside_N].mean() >= least:
-            best = float(reserve)
+            best = round(float(reserve), 3)
     return best
