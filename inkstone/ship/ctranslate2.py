@@ -87,6 +87,10 @@ def obstacles(config: ModelConfig) -> list[str]:
         problems.append("prediction_head=True: an encoder gives states there, no scores over the vocabulary")
     if 0 < config.window < config.max_positions:
         problems.append(f"window={config.window}: it misreads prompts that are longer than the window")
+    if config.query_key_norm and config.shape == "encoder-decoder":
+        problems.append("query_key_norm=True: it does not norm the queries and keys of attention to the memory")
+    if config.positions == "relative" and config.shape == "decoder":
+        problems.append("positions=relative with shape=decoder: it places the tokens after a prompt wrongly")
     return problems
 
 
@@ -194,7 +198,9 @@ def _encoder(config: ModelConfig, weights: Weights) -> Any:
     encoder = specs.TransformerEncoderSpec(config.num_encoder_layers, **options)
     fill_side(encoder, "encoder", config, weights)
     if config.token_types:
-        encoder.embeddings[1].weight = weights["encoder.type_embedding.weight"].copy()
+        # It scales the sum of both tables, where we scale that of the tokens.
+        scale = config.hidden_size**0.5 if config.scale_embeddings else 1.0
+        encoder.embeddings[1].weight = weights["encoder.type_embedding.weight"] / np.float32(scale)
     return encoder
 
 

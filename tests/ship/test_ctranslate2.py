@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ ctranslate2 = pytest.importorskip("ctranslate2", reason="exports are for CTransl
 transformers = pytest.importorskip("transformers", reason="families are made by transformers")
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "model"))
-from families import CASES, reference  # noqa: E402
+from families import CASES, DECODER, VOCABULARY, reference  # noqa: E402
 
 from inkstone.ground.errors import ConfigError  # noqa: E402
 from inkstone.model.config import ModelConfig, tiny  # noqa: E402
@@ -105,6 +106,17 @@ def test_what_does_not_fit_is_refused_by_name(case: str, tmp_path: Path) -> None
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [("encoder-decoder", {"query_key_norm": True}), ("decoder", {"positions": "relative"})],
+    ids=str,
+)
+def test_what_it_computes_otherwise_is_refused(shape: Any, axes: dict[str, Any]) -> None:
+    (name,) = axes
+    (problem,) = obstacles(tiny(60, shape, **axes))
+    assert problem.startswith(f"{name}={axes[name]}") and obstacles(tiny(60, "encoder", **axes)) == []
+
+
 def test_a_window_wider_than_the_positions_is_none() -> None:
     wide = tiny(60, "decoder", window=512, max_positions=512)
     assert obstacles(wide) == [] and obstacles(tiny(60, "decoder", window=511, max_positions=512))
@@ -139,6 +151,10 @@ def sampled_axes() -> list[tuple[str, dict[str, Any]]]:
             column = list(itertools.islice(itertools.cycle(values), 6))
             drawn.shuffle(column)
             columns[name] = column
+        if shape == "encoder-decoder":
+            columns["query_key_norm"] = [False] * 6  # refused, see below
+        if shape == "decoder":
+            columns["positions"] = ["rotary" if one == "relative" else one for one in columns["positions"]]
         found += [(shape, {name: column[n] for name, column in columns.items()}) for n in range(6)]
     return found
 
@@ -160,6 +176,84 @@ def test_every_axis_is_computed_alike(shape: Any, axes: dict[str, Any], tmp_path
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     write_ctranslate2(model.config, weights, [], tmp_path, quantization="float32")
     agree(model, tmp_path)
+
+
+CONVERTED = {
+    "llama": "llama, usual heads",
+    "qwen3": "qwen3",
+    "t5": "t5",
+    "bart": "bart",
+    "marian": "marian",
+    "bert": "bert states",
+}
+
+
+# Options that these converters ask for and that transformers 5 no longer writes.
+OLDER_WORDS = {"bart": {"normalize_before": False}, "bert": {"position_embedding_type": "absolute"}}
+
+
+@torch.no_grad()
+def tidy(model: Transformer) -> Transformer:
+    """The model as its family's converter takes it for granted: Marian's padding is zero and never produced."""
+    config = model.config
+    if config.positions == "sinusoidal":
+        model.embedding.weight[config.pad_id] = 0
+        model.output_bias[config.pad_id] = -1e4
+    return model
+
+
+def write_words(folder: Path, config: ModelConfig) -> list[str]:
+    """A tokenizer of whole words beside a checkpoint, for what only opens folders that have one."""
+    from tokenizers import Tokenizer, models
+
+    words = [f"w{number}" for number in range(config.vocab_size)]
+    words[config.pad_id], words[3] = "<pad>", "<unk>"
+    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    marks = {"pad_token": "<pad>", "eos_token": words[config.eos_id], "unk_token": "<unk>"}
+    bos = "<pad>" if config.bos_id == config.pad_id else words[config.bos_id]
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, **marks)
+    tokenizer.save_pretrained(folder)
+    return words
+
+
+@pytest.mark.parametrize("family", CONVERTED)
+def test_what_we_write_its_own_converters_read(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our folder of a family, through CTranslate2's converter and through ours: the same outputs."""
+    usual = {key: value for key, value in DECODER.items() if key != "head_dim"}
+    monkeypatch.setitem(CASES, "llama, usual heads", ("LlamaConfig", "LlamaForCausalLM", usual))
+    reference(CONVERTED[family]).save_pretrained(tmp_path / "made")
+    model = tidy(read_folder(tmp_path / "made"))
+    (tmp_path / "ours").mkdir()
+    write_folder(model, tmp_path / "ours", family)
+    words = write_words(tmp_path / "ours", model.config)
+    file = tmp_path / "ours" / "config.json"
+    file.write_text(json.dumps({**OLDER_WORDS.get(family, {}), **json.loads(file.read_text())}))
+    export_ctranslate2(tmp_path / "ours", tmp_path / "exported", quantization="float32")
+    converter = ctranslate2.converters.TransformersConverter(str(tmp_path / "ours"))
+    converter.convert(str(tmp_path / "converted"), quantization="float32")
+    ids = random_ids(model.config)
+    one, other = (outputs(tmp_path / name, model.config, ids, words) for name in ("exported", "converted"))
+    assert one[0] == other[0]
+    np.testing.assert_allclose(one[1], other[1], atol=1e-5, rtol=1e-5)
+    assert model.config.vocab_size == VOCABULARY
+
+
+def outputs(folder: Path, config: ModelConfig, ids: Any, words: list[str]) -> tuple[list[Any], Any]:
+    """What an engine makes of these ids: text, if it produces any, and numbers."""
+    texts = [[words[number] for number in row] for row in ids.tolist()]
+    common = {"beam_size": 3, "num_hypotheses": 3, "return_scores": True}
+    if config.shape == "encoder":
+        found = ctranslate2.Encoder(str(folder), intra_threads=1).forward_batch(texts)
+        return [], np.array(found.last_hidden_state)
+    if config.shape == "decoder":
+        generator = ctranslate2.Generator(str(folder), intra_threads=1)
+        made = generator.generate_batch(texts, max_length=20, include_prompt_in_result=False, **common)
+        return [one.sequences for one in made], [one.scores for one in made]
+    translator = ctranslate2.Translator(str(folder), intra_threads=1)
+    found = translator.translate_batch(texts, max_decoding_length=20, **common)
+    return [one.hypotheses for one in found], [one.scores for one in found]
 
 
 def test_names_are_distinct_and_kept_where_they_can_be() -> None:
