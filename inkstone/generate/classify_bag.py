@@ -1,4 +1,8 @@
-"""A bag of features in numpy: the served form of `model.bag`."""
+"""A bag of features in numpy: the served form of `model.bag`.
+
+A compressed bag keeps its embedding in int8 with a scale for each feature (`ship.quantize`), and so does this engine: only
+the rows of a text are widened.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,11 @@ class BagEngine:
         self.features = FeatureVocabulary.load(folder / "features.json")
         file = folder / "model.safetensors"
         try:
-            tensors = {name: np.asarray(tensor, np.float32) for name, tensor in load_file(file).items()}
+            stored = load_file(file)
+            tensors = {
+                name: tensor if tensor.dtype == np.int8 else np.asarray(tensor, np.float32)
+                for name, tensor in stored.items()
+            }
         except (OSError, SafetensorError) as error:
             raise BundleError(f"{file} cannot be read: {error}") from error
         raise_all(
@@ -35,7 +43,8 @@ class BagEngine:
             [f"{n} is missing" for n in _SHAPES if n not in tensors],
         )
         self._embedding_VD, self._weights_V, self._head_CD, self._bias_C = (tensors[name] for name in _SHAPES)
-        rows = {len(self.features), len(self._embedding_VD), len(self._weights_V)}
+        self._scale_V = tensors.get("embedding.scale", np.ones(len(self._embedding_VD), np.float32))
+        rows = {len(self.features), len(self._embedding_VD), len(self._weights_V), len(self._scale_V)}
         if len(rows) > 1:
             sizes = ", ".join(map(str, sorted(rows)))
             raise BundleError(
@@ -52,6 +61,7 @@ class BagEngine:
         for row, ids in enumerate(self.encode(texts)):
             if ids:
                 weights = self._weights_V[ids]
-                x_ND[row] = weights @ self._embedding_VD[ids] / np.sqrt(weights @ weights)
+                scaled = weights * self._scale_V[ids]
+                x_ND[row] = scaled @ self._embedding_VD[ids].astype(np.float32) / np.sqrt(weights @ weights)
         logits_NC: Array = x_ND @ self._head_CD.T + self._bias_C
         return logits_NC

@@ -1,0 +1,72 @@
+"""What makes a Transformer smaller before it is quantised: a student, fewer layers, pruning. Task by task the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from inkstone.ground.errors import ConfigError
+from inkstone.ground.progress import say
+
+if TYPE_CHECKING:
+    from inkstone.recipes.compress import CompressRecipe
+
+
+def parameters_of(model: Any) -> int:
+    """How many weights a model has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def student_of(teacher: Any, recipe: CompressRecipe) -> Any:
+    """A new model of the asked size with the teacher's words, labels and positions. Raises ConfigError unless smaller."""
+    import torch
+
+    from inkstone.model.config import preset
+    from inkstone.model.transformer import Transformer
+
+    config = teacher.config
+    shared = ("max_positions", "num_labels", "pad_id", "bos_id", "eos_id")
+    overlay = {name: getattr(config, name) for name in shared} | dict(recipe.student)
+    assert recipe.distil is not None
+    chosen = preset(recipe.distil, config.vocab_size, config.shape, overlay)
+    student = Transformer(chosen, torch.Generator().manual_seed(recipe.training.seed))
+    before, after = parameters_of(teacher), parameters_of(student)
+    if after >= before:
+        raise ConfigError(
+            f"a student of size {recipe.distil} has {after:,} parameters, the model {before:,}: nothing would become "
+            "smaller. Choose a smaller size, or say what it should have, as in --set student.hidden_size=96."
+        )
+    return student
+
+
+def shrink_structure(
+    model: Any, recipe: CompressRecipe, run: Callable[[Any], object]
+) -> tuple[Any, list[str]]:
+    """A model with fewer layers, heads and columns (or with zeros), and in words what was done.
+
+    run: puts some texts through a model.
+    """
+    from inkstone.ship.prune import drop_layers, input_norms, prune_structure, prune_weights
+
+    words, before = [], parameters_of(model)
+    if recipe.layers:
+        model = drop_layers(model, encoder=recipe.layers[0], decoder=recipe.layers[1])
+        config = model.config
+        words.append(
+            f"{config.num_encoder_layers} encoder and {config.num_decoder_layers} decoder layers kept"
+        )
+    if recipe.prune:
+        norms = input_norms(model, run) if recipe.score == "wanda" else None
+        if recipe.prune_what == "weights":
+            zeros = prune_weights(model, recipe.prune, score=recipe.score, norms=norms)
+            words.append(f"{100 * zeros:.0f} % of the weights of linear layers set to zero by {recipe.score}")
+        else:
+            model = prune_structure(
+                model, heads=recipe.prune, columns=recipe.prune, score=recipe.score, norms=norms
+            )
+            config = model.config
+            words.append(
+                f"{config.num_heads} heads and {config.feed_forward_size} feed-forward columns kept by {recipe.score}"
+            )
+    say(f"{before:,} parameters became {parameters_of(model):,}")
+    return model, words
