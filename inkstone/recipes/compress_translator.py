@@ -269,7 +269,7 @@ def _written(trial: Trial, material: _Material, small: Any, steps: list[str], ou
         material.tokenizer.save(folder / "tokenizer.json")
         certificate = _certified(folder, material)
         parity = {**certificate.facts(), **parity}
-                new = [trial.look(f"new: {certificate.engine}", folder, "served")]
+        new = [trial.look(f"new: {certificate.engine}", folder, "served")]
         results = trial.results
         if engine_folder(folder, recipe.quantize).exists():
             new.append(trial.look(f"new: torch-{recipe.quantize}", folder, f"torch-{recipe.quantize}"))
