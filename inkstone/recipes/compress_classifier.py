@@ -270,7 +270,7 @@ def _written_reader(
     texts, gold = [one.text for one in material.measured], [one.labels for one in material.measured]
     tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
     made = made_from(trial, steps)
-        with new_bundle(out, _description(trial, out), made) as folder:
+    with new_bundle(out, _description(trial, out), made) as folder:
         parity: dict[str, Any] = {}
         if recipe.quantize == "int4" or recipe.torch:
             parity = ship_quantized(
