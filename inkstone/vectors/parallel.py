@@ -9,6 +9,9 @@ has 64 MB: writing past it would kill the process, so the room is claimed before
 temporary files. Processes are started afresh (`spawn`), which works on every system and beside threads. Even a single
 worker is such a process, because only before numpy is loaded can its matrix products be told to use one thread; with
 more, products as small as these would wait for each other.
+
+Nothing stays behind, however it ends: once every worker has mapped the files their names are taken away, and the system
+frees them with the last process; a worker whose parent is gone goes too.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +37,7 @@ Place = tuple[str, tuple[int, ...], str]  # file, shape, type
 Work = Callable[[Mapping[str, Array], Any, int, int], None]  # arrays, settings, number of this worker, of all
 
 DONE = "done_W"  # the shared array in which each worker notes how far it is
+_READY = "ready_W"  # that in which it notes that it has found the others
 _POLL_S = 0.1
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _SHM = Path("/dev/shm")
@@ -52,6 +57,11 @@ class SharedArrays:
             name: (str(self.folder / name), array.shape, array.dtype.str)
             for name, array in self.arrays.items()
         }
+
+    def forget_names(self) -> None:
+        """Nobody else can attach from now on, and nothing is left when the last process has ended."""
+        for name in self.arrays:
+            (self.folder / name).unlink(missing_ok=True)
 
     def add(self, name: str, array: Array) -> Array:
         """Copy an array to where all can reach it. Raises TrainingError when there is no room."""
@@ -114,6 +124,7 @@ def run_workers(
     if workers < 1:
         raise ConfigError(f"workers={workers} is below 1. Give the number of processes to train with.")
     done_W, told = shared.add(DONE, np.zeros(workers, np.int64)), 0
+    ready_W = shared.add(_READY, np.zeros(workers, np.int64))
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_worker, args=(work, shared.places, settings, number, workers), daemon=True)
@@ -128,6 +139,8 @@ def run_workers(
             for number, process in enumerate(processes):
                 if process.exitcode:
                     _raise_died(number, process.exitcode)
+            if ready_W.all():
+                shared.forget_names()
             if advance is not None and int(done_W.sum()) > told:
                 told = int(done_W.sum())
                 advance(told)
@@ -139,7 +152,7 @@ def run_workers(
             if process.is_alive():
                 process.terminate()
                 process.join()
-        del shared.arrays[DONE]
+        del shared.arrays[DONE], shared.arrays[_READY]
 
 
 def _raise_died(number: int, code: int) -> None:
@@ -153,7 +166,17 @@ def _raise_died(number: int, code: int) -> None:
 
 def _worker(work: Work, places: Mapping[str, Place], settings: Any, number: int, workers: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us
-    work(attach(places), settings, number, workers)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    arrays = attach(places)
+    arrays[_READY][number] = 1
+    work(arrays, settings, number, workers)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker was started by nobody"
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
