@@ -91,7 +91,7 @@ def _small_batches(**options: Any) -> TokenOptions:
         learning_rate=1e-3,
         warmup_steps=50,
         weight_decay=0.01,
-        smoothing=0.0,
+        smoothing=0.1,
         patience=4,
     )
     return TokenOptions(training=training, **options)
@@ -105,7 +105,9 @@ class ClassifierOptions:
     bag: BagOptions = field(default_factory=BagOptions)
     transformer: TokenOptions = field(default_factory=TokenOptions)
     rnn: TokenOptions = field(default_factory=lambda: _small_batches(model={"dropout": 0.5}))
-    cnn: TokenOptions = field(default_factory=lambda: _small_batches(size="small"))
+    cnn: TokenOptions = field(
+        default_factory=lambda: _small_batches(size="small", model={"embedding_dropout": 0.5})
+    )
     valid_share: float = 0.1  # held out where no validation texts are given
     refit: bool = True  # train a winning bag once more with the held-out texts
     out_of_scope: str | None = None

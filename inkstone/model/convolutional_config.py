@@ -36,7 +36,8 @@ class TextCNNConfig:
     num_labels: int
     widths: str = "3,4,5"
     activation: Activation = "relu"
-    dropout: float = 0.5
+    dropout: float = 0.5  # before the last layer
+    embedding_dropout: float = 0.0  # Kim has none; it helps where embeddings begin from nothing
     max_positions: int = 512  # no limit of the model, but of what is asked of it at once
     pad_id: int = 0
     bos_id: int = 2
@@ -46,6 +47,7 @@ class TextCNNConfig:
         raise_all(ConfigError, "model configuration", wrong_types(type(self), asdict(self)))
         sizes = ("vocab_size", "embedding_size", "num_channels", "num_labels", "max_positions")
         problems = below(self, sizes, 1) + wrong_marks(self) + wrong_share(self)
+        problems += wrong_share(self, "embedding_dropout")
         problems += wrong_choices(self, {"activation": get_args(Activation)})
         parts = self.widths.split(",")
         if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):

@@ -32,6 +32,7 @@ class TextCNN(nn.Module):
         )
         self.classifier = nn.Linear(config.num_channels * len(self.filters), config.num_labels)
         self.dropout = Dropout(config.dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 nn.init.zeros_(parameter)
@@ -43,7 +44,7 @@ class TextCNN(nn.Module):
     def forward(self, ids_BS: Tensor) -> Tensor:
         """Class scores of texts padded with pad_id on the right: (B, C)."""
         mask_BS = ids_BS != self.config.pad_id
-        x_BSE = self.embedding(ids_BS) * mask_BS[:, :, None]
+        x_BSE = self.embedding_dropout(self.embedding(ids_BS)) * mask_BS[:, :, None]
         if torch.is_autocast_enabled(x_BSE.device.type):
             x_BSE = x_BSE.to(torch.get_autocast_dtype(x_BSE.device.type))
         lengths_B1 = mask_BS.sum(1, keepdim=True)
