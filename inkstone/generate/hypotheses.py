@@ -39,14 +39,22 @@ class Sentence:
 
 
 def advance(
-    top: Any, places: Any, ids: Any, sentences: list[Sentence], eos_id: int, vocab_size: int
+    top: Any,
+    places: Any,
+    ids: Any,
+    sentences: list[Sentence],
+    ends: frozenset[int] | int,
+    vocab_size: int,
 ) -> tuple[list[int], list[int], list[float], list[int]]:
     """Sort each sentence's best extensions into finished and open ones.
 
     top, places: arrays (sentences, 2 x beam_size), of torch or numpy, best first: summed log-probabilities, and where
-    they stand among (row of the beam, token). ids: (rows, tokens so far), begin mark first. Returns the rows to go on
-    with, their next tokens and scores, beam_size for each sentence still open, and the places of those sentences.
+    they stand among (row of the beam, token). ids: (rows, tokens so far), with one before them that counts for nothing.
+    Returns the rows to go on with, their next tokens and scores, beam_size for each sentence still open, and the places
+    of those sentences.
+    ends: the end mark, or several.
     """
+    ends = frozenset((ends,)) if isinstance(ends, int) else ends
     rows: list[int] = []
     tokens: list[int] = []
     scores: list[float] = []
@@ -59,7 +67,7 @@ def advance(
             row, token = place * width + flat // vocab_size, flat % vocab_size
             if score == -inf or len(chosen) == width:
                 break
-            if token != eos_id:
+            if token not in ends:
                 chosen.append((row, token, score))
             elif rank < width:  # an end that others outrank is no serious candidate
                 sentence.add(ids[row, 1:].tolist(), score, finished=True)

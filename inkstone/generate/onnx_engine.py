@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkstone.generate.engine import GenerationOptions, Hypothesis, in_batches
+from inkstone.generate.engine import BEYOND_BEAM_SEARCH, GenerationOptions, Hypothesis, in_batches
 from inkstone.generate.hypotheses import Sentence, advance
 from inkstone.ground.errors import BundleError, require
 from inkstone.text.tokenizer import Tokenizer
@@ -75,7 +75,8 @@ class OnnxEngine:
     def generate(
         self, sources: Sequence[Sequence[int]], options: GenerationOptions
     ) -> list[list[Hypothesis]]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`. Raises ConfigError for options beyond a plain beam search."""
+        options.refuse(BEYOND_BEAM_SEARCH, "onnxruntime")
         return in_batches(sources, [len(s) for s in sources], lambda rows: self._search(rows, options))
 
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:

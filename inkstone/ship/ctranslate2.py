@@ -88,7 +88,9 @@ def obstacles(config: ModelConfig) -> list[str]:
     if 0 < config.window < config.max_positions:
         problems.append(f"window={config.window}: it misreads prompts that are longer than the window")
     if config.query_key_norm and config.shape == "encoder-decoder":
-        problems.append("query_key_norm=True: it does not norm the queries and keys of attention to the memory")
+        problems.append(
+            "query_key_norm=True: it does not norm the queries and keys of attention to the memory"
+        )
     if config.positions == "relative" and config.shape == "decoder":
         problems.append("positions=relative with shape=decoder: it places the tokens after a prompt wrongly")
     return problems
@@ -236,7 +238,9 @@ def fill_side(side: Any, name: str, config: ModelConfig, weights: Weights) -> No
     for number, layer in enumerate(side.layer):
         here = f"{name}.layers.{number}"
         _fill_norm(layer.self_attention.layer_norm, weights, f"{here}.attention_norm")
-        _fill_attention(layer.self_attention, weights, f"{here}.attention", ("query_key_value", "output"), config)
+        _fill_attention(
+            layer.self_attention, weights, f"{here}.attention", ("query_key_value", "output"), config
+        )
         _fill_places(layer.self_attention, config, weights, name)
         if hasattr(layer, "attention"):
             _fill_norm(layer.attention.layer_norm, weights, f"{here}.memory_norm")

@@ -1,0 +1,95 @@
+"""One output in the making, token by token: greedy or drawn. Searches with a beam keep their books in `hypotheses`.
+
+The engines differ in how they come by the scores of the next token; what is done with them is here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inkstone.generate.constraints import Scores
+from inkstone.generate.engine import GenerationOptions, Hypothesis, Step, Watch
+from inkstone.generate.sampling import Draw, highest, log_softmax
+
+
+class Output:
+    """What is produced for one input.
+
+    row: the number of the input. alternative: the number of this output among those of the input. context: tokens that
+    rules against repetition count as there already. limit: the most tokens to produce. ends: what ends an output.
+    """
+
+    def __init__(
+        self,
+        row: int,
+        alternative: int,
+        context: Sequence[int],
+        limit: int,
+        options: GenerationOptions,
+        ends: frozenset[int],
+        watch: Watch | None = None,
+    ) -> None:
+        self.row, self.alternative, self.limit = row, alternative, limit
+        self.ids: list[int] = []
+        self.done, self.finished = limit < 1, False
+        self._options, self._ends, self._watch = options, ends, watch
+        self._there, self._draw = list(context), Draw(options, alternative)
+        self._logs: list[float] = []
+        self._top: list[tuple[tuple[int, float], ...]] = []
+        self._forced = 0
+
+    def force(self, token: int, scores_V: Scores) -> None:
+        """Take a token of the prefix, of which there is no choice."""
+        self._forced += 1
+        self._add(token, scores_V)
+
+    def take(self, scores_V: Scores) -> int:
+        """Choose the next token by the model's scores, and say which."""
+        token = self._draw.token(scores_V, self._there)
+        self._add(token, scores_V)
+        return token
+
+    def _add(self, token: int, scores_V: Scores) -> None:
+        logs_V = log_softmax(scores_V)
+        self._logs.append(float(logs_V[token]))
+        if self._options.top_tokens:
+            likeliest = highest(logs_V, self._options.top_tokens)
+            self._top.append(tuple((int(number), float(logs_V[number])) for number in likeliest))
+        if token in self._ends and len(self.ids) >= self._forced:
+            self.done = self.finished = True
+            return
+        self.ids.append(token)
+        self._there.append(token)
+        enough = self._watch is not None and self._watch(
+            Step(self.row, self.alternative, token, self._logs[-1])
+        )
+        self.done = enough or len(self.ids) >= self.limit + self._forced
+
+    def hypothesis(self) -> Hypothesis:
+        """What was produced."""
+        shown = self._options.top_tokens is not None
+        tokens, top = (tuple(self._logs), tuple(self._top)) if shown else ((), ())
+        return Hypothesis(tuple(self.ids), sum(self._logs), self.finished, tokens, top)
+
+
+def begin(
+    contexts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    options: GenerationOptions,
+    ends: frozenset[int],
+    watch: Watch | None = None,
+) -> list[Output]:
+    """The outputs for these inputs, all alternatives of one input after each other."""
+    return [
+        Output(row, alternative, context, limit, options, ends, watch)
+        for row, (context, limit) in enumerate(zip(contexts, limits, strict=True))
+        for alternative in range(options.alternatives)
+    ]
+
+
+def collected(outputs: Sequence[Output], rows: int, options: GenerationOptions) -> list[list[Hypothesis]]:
+    """The hypotheses of each input, the likeliest first."""
+    found: list[list[Hypothesis]] = [[] for _ in range(rows)]
+    for output in outputs:
+        found[output.row].append(output.hypothesis())
+    return [sorted(each, key=lambda one: one.score, reverse=True) for each in found]
