@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "Check every file of a model, and that its engine still answers as certified.",
     ),
     "compress": ("compress", "compress", "Make a model smaller, and see what that costs."),
+    "export": ("export", "export", "Write a model for other programs, proved equal."),
     "serve": ("serve", "serve", "Serve models over HTTP, with the workbench."),
     "corpus": ("corpus", "app", "Clean a corpus."),
     "tokenizer": ("tokenizer", "app", "Train a tokenizer, or look at one."),

@@ -155,7 +155,7 @@ class Family:
         head = "labels" if config.num_labels else "prediction" if config.prediction_head else ""
         head = "language" if config.has_decoder else head
         fitting = [name for name, one in self.architectures.items() if one.head == head]
-        return fitting[0] if fitting else None
+        return fitting[0] if fitting and self.fixed["shape"] == config.shape else None
 
     def theirs(self, config: ModelConfig, architecture: Architecture, ours: str) -> tuple[str, ...]:
         """Their names for one tensor of ours, in the order in which they lie under each other; none where unknown."""

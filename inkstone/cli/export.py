@@ -1,0 +1,36 @@
+"""`inkstone export`: a model for other programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    bundle: Annotated[
+        str, typer.Argument(help="A model folder, a checkpoint, or the name of a bundled model.")
+    ],
+    to: Annotated[str, typer.Option(help="hf (transformers, vLLM, llama.cpp), ct2 or onnx.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The new folder.")],
+    family: Annotated[
+        str | None, typer.Option(help="For hf: llama, bert, ... Default: the first that fits.")
+    ] = None,
+    quantize: Annotated[str, typer.Option(help="For ct2 and onnx: float32 or int8.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write a model for another program, proved equal to the original, or not at all."""
+    from inkstone.cli import print_json
+    from inkstone.recipes.export import export as run
+
+    found = run(bundle, to, out, family=family, quantization=quantize)
+    if as_json:
+        print_json(asdict(found))
+        return
+    proof = found.proof
+    kind = f"{found.format} ({found.family})" if found.family else found.format
+    print(f"{found.folder}: {kind}, {proof.quantization}")
+    print(f"{proof.compared} of {proof.inputs} inputs differ by at most {proof.largest_difference:.2g}")
+    print(f"greedy text identical: {proof.greedy_identical}; tokenizer: {proof.tokenizer}")

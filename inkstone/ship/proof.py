@@ -1,0 +1,201 @@
+"""The proof of an export: the exported model, run by another program or read back, against the one it came from.
+
+Compared are numbers (logits; states of an encoder without a head; log-probabilities where a program gives nothing else)
+on random inputs of several lengths, and greedy text where there is a decoder. In float32 they must agree to within
+rounding; in int8 the largest difference is stated. The inputs are the same for ever, so a proof can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inkstone.generate.engine import GenerationOptions
+from inkstone.generate.torch_engine import TorchEngine
+from inkstone.ground.errors import BundleError, raise_all
+from inkstone.model.transformer import Transformer
+
+LENGTHS = (1, 3, 7, 12, 20, 20)  # tokens of the inputs
+STEPS = 20  # greedy tokens
+LIMIT = 1e-3  # of a number, in float32
+
+Ids = Sequence[int]
+Numbers = Callable[[Ids], NDArray[Any]]
+Text = Callable[[Ids], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was compared, with what outcome."""
+
+    target: str
+    quantization: str
+    compared: str  # kind of numbers
+    inputs: int
+    largest_difference: float
+    greedy_identical: str = "no decoder"
+    tokenizer: str = ""
+
+
+def prove(
+    target: str,
+    quantization: str,
+    compared: str,
+    inputs: Sequence[Ids],
+    numbers: tuple[Numbers, Numbers],
+    text: tuple[Text, Text] | None = None,
+) -> Proof:
+    """Compare the model (first of each pair) with its export. Raises BundleError where float32 does not agree."""
+    problems, largest, same = [], 0.0, 0
+    for ids in inputs:
+        mine, other = (np.asarray(say(ids), dtype=np.float32) for say in numbers)
+        if mine.shape != other.shape:
+            problems.append(f"an input of {len(ids)} tokens gives {other.shape}, not {mine.shape}")
+            continue
+        largest = max(largest, float(np.abs(mine - other).max()))
+        same += text is not None and text[0](ids) == text[1](ids)
+    if quantization == "float32" and not largest <= LIMIT:
+        problems.append(f"{compared} differ by up to {largest:.3g}, more than {LIMIT}")
+    if quantization == "float32" and text is not None and same < len(inputs):
+        problems.append(f"greedy text is the same for only {same} of {len(inputs)} inputs")
+    raise_all(BundleError, "the export does not agree with the model; nothing was written", problems)
+    greedy = "no decoder" if text is None else f"{same} of {len(inputs)}"
+    return Proof(target, quantization, compared, len(inputs), largest, greedy)
+
+
+def inputs_for(config: Any) -> list[list[int]]:
+    """Random token ids without the marks, the same for ever."""
+    generator = torch.Generator().manual_seed(1)
+    avoid = {config.pad_id, config.bos_id, config.eos_id}
+    allowed = torch.tensor([number for number in range(config.vocab_size) if number not in avoid])
+    lengths = [min(length, config.max_positions - 1) for length in LENGTHS]
+    return [allowed[torch.randint(len(allowed), (n,), generator=generator)].tolist() for n in lengths]
+
+
+@torch.inference_mode()
+def numbers_of(model: Transformer, ids: Ids) -> NDArray[Any]:
+    """What a model says of one input: logits, or states; an encoder-decoder reads the input as its target too."""
+    row = torch.tensor([list(ids)])
+    if model.config.shape == "encoder-decoder":
+        found = model(row, torch.tensor([[model.config.bos_id, *ids]]))
+    else:
+        found = model(row) if model.config.has_decoder else model.encode(row)
+    said: NDArray[Any] = found[0].numpy()
+    return said
+
+
+@torch.inference_mode()
+def greedy_of(model: Transformer, ids: Ids) -> list[int]:
+    """The likeliest tokens after a prompt, or of a source; end marks do not end it."""
+    config, found, cache = model.config, [], model.new_cache()
+    row = torch.tensor([list(ids)])
+    memory = model.encode(row) if config.has_encoder else None
+    new = torch.tensor([[config.bos_id]]) if config.has_encoder else row
+    for _ in range(max(1, min(STEPS, config.max_positions - len(ids)))):
+        new = model.logits(model.decode(new, memory, None, cache)[:, -1:]).argmax(-1)
+        found.append(int(new))
+    return found
+
+
+def prove_read_back(model: Transformer, again: Transformer) -> Proof:
+    """A folder for other programs, read back here."""
+    return prove(
+        "hf", "float32", "logits" if model.config.has_decoder else "states", inputs_for(model.config),
+        (lambda ids: numbers_of(model, ids), lambda ids: numbers_of(again, ids)),
+        (lambda ids: greedy_of(model, ids), lambda ids: greedy_of(again, ids)) if model.config.has_decoder else None,
+    )  # fmt: skip
+
+
+def prove_ctranslate2(model: Transformer, folder: Path, quantization: str) -> Proof:
+    """A CTranslate2 model, run by CTranslate2. Raises BundleError where it does not agree."""
+    import ctranslate2
+
+    ctranslate2.set_log_level(40)
+    how: dict[str, Any] = {"device": "cpu", "compute_type": "default", "intra_threads": 1}
+    inputs = inputs_for(model.config)
+    if model.config.shape == "encoder-decoder":
+        return _prove_translator(model, folder, quantization, ctranslate2.Translator(str(folder), **how))
+    if model.config.shape == "encoder":
+        encoder = ctranslate2.Encoder(str(folder), **how)
+
+        def run(ids: Ids) -> NDArray[Any]:
+            found: NDArray[Any] = np.array(encoder.forward_batch([list(ids)]).last_hidden_state)[0]
+            return found
+    else:
+        generator = ctranslate2.Generator(str(folder), **how)
+
+        def run(ids: Ids) -> NDArray[Any]:
+            found: NDArray[Any] = np.array(generator.forward_batch([list(ids)]))[0]
+            return found
+
+    kind = "states" if model.config.shape == "encoder" else "logits"
+    return prove("ct2", quantization, kind, inputs, (lambda ids: numbers_of(model, ids), run))
+
+
+def _prove_translator(model: Transformer, folder: Path, quantization: str, translator: Any) -> Proof:
+    """CTranslate2 tells no logits of a translator: the log-probability of each token of the input as its own target."""
+    names: list[str] = json.loads((folder / "shared_vocabulary.json").read_text("utf-8"))
+    places = {name: number for number, name in enumerate(names)}
+    engine, greedy = TorchEngine(model), GenerationOptions(beam_size=1, max_length=STEPS)
+
+    def mine(ids: Ids) -> NDArray[Any]:
+        rows = torch.from_numpy(numbers_of(model, ids)).log_softmax(-1)
+        found: NDArray[Any] = rows.gather(1, torch.tensor([*ids, model.config.eos_id])[:, None])[:, 0].numpy()
+        return found
+
+    def theirs(ids: Ids) -> NDArray[Any]:
+        tokens = [names[number] for number in ids]
+        return np.array(translator.score_batch([tokens], [tokens])[0].log_probs)
+
+    def written(ids: Ids) -> list[int]:
+        tokens = [[names[number] for number in ids]]
+        limit = greedy.limit(len(ids))
+        found = translator.translate_batch(
+            tokens, beam_size=1, max_decoding_length=limit, min_decoding_length=0
+        )
+        return [places[token] for token in found[0].hypotheses[0]]
+
+    texts: tuple[Text, Text] = (lambda ids: list(engine.generate([ids], greedy)[0][0].ids), written)
+    return prove("ct2", quantization, "log-probabilities", inputs_for(model.config), (mine, theirs), texts)
+
+
+def prove_onnx(model: Any, folder: Path, quantization: str) -> Proof:
+    """ONNX graphs, run by onnxruntime. Raises BundleError where they do not agree."""
+    from inkstone.generate.onnx_engine import OnnxEngine, open_session
+    from inkstone.text.tokenizer import Tokenizer
+
+    inputs = inputs_for(model.config)
+    if (folder / "classifier.onnx").exists():
+        session = open_session(folder / "classifier.onnx", 1)
+        name = session.get_inputs()[0].name
+
+        @torch.inference_mode()
+        def mine(ids: Ids) -> NDArray[Any]:
+            found: NDArray[Any] = model(torch.tensor([list(ids)]))[0].numpy()
+            return found
+
+        def run(ids: Ids) -> NDArray[Any]:
+            found: NDArray[Any] = session.run(None, {name: np.array([list(ids)], np.int64)})[0][0]
+            return found
+
+        return prove("onnx", quantization, "logits", inputs, (mine, run))
+    engines = TorchEngine(model), OnnxEngine(folder, Tokenizer.load(folder / "tokenizer.json"), threads=1)
+    greedy = GenerationOptions(beam_size=1, max_length=STEPS)
+
+    def scored(engine: Any) -> Numbers:
+        return lambda ids: np.array(engine.score([ids], [ids]))
+
+    def said(engine: Any) -> Text:
+        return lambda ids: list(engine.generate([ids], greedy)[0][0].ids)
+
+    return prove(
+        "onnx", quantization, "log-probabilities", inputs,
+        (scored(engines[0]), scored(engines[1])), (said(engines[0]), said(engines[1])),
+    )  # fmt: skip

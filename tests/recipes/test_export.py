@@ -1,0 +1,138 @@
+"""`inkstone export`: what is written opens elsewhere and says the same; what does not agree is not written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="exports need torch")
+transformers = pytest.importorskip(
+    "transformers", reason="the reference is transformers; install the dev extra"
+)
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "model"))
+from families import reference  # noqa: E402
+
+from inkstone.cli import main  # noqa: E402
+from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
+from inkstone.ground.manifest import problems  # noqa: E402
+from inkstone.recipes.export import export  # noqa: E402
+from inkstone.ship import ctranslate2 as shipped  # noqa: E402
+from inkstone.text.foreign_tokenizer import ForeignTokenizer  # noqa: E402
+from inkstone.text.tokenizer import Kind, Tokenizer  # noqa: E402
+
+if TYPE_CHECKING:
+    from conftest import Trained
+
+CASES = (
+    "bert states",
+    "roberta prediction",
+    "gpt2",
+    "llama, yarn positions",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "t5 1.1",
+    "bart",
+)
+
+
+def written(case: str, tmp_path: Path) -> tuple[Any, Path]:
+    """A model by transformers and its folder, with a tokenizer."""
+    model = reference(case, vocab_size=300)
+    folder = tmp_path / "theirs"
+    model.save_pretrained(folder)
+    texts = ["the cat sat on the mat", "a dog ran", "猫坐在垫子上"] * 4
+    # transformers reads the tokenizer of a qwen2 as one of bytes, whatever its files say.
+    kind: Kind = "byte-bpe" if case.startswith("qwen") else "bpe"
+    ForeignTokenizer.of(Tokenizer.train(texts, kind=kind, vocab_size=290)).save(folder)
+    return model, folder
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_to_hugging_face(case: str, tmp_path: Path) -> None:
+    model, folder = written(case, tmp_path)
+    found = export(folder, "hf", tmp_path / "out")
+    assert found.proof.largest_difference == 0.0
+    assert found.proof.tokenizer.startswith("5 of 5")
+    assert problems(tmp_path / "out") == []
+    again = type(model).from_pretrained(tmp_path / "out").eval()
+    ids = torch.arange(5, 15)[None]
+    more = {"decoder_input_ids": ids[:, :4]} if model.config.is_encoder_decoder else {}
+    assert torch.equal(again(ids, **more)[0], model(ids, **more)[0])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    wanted = ForeignTokenizer.load(folder).encode("the dog 猫", add_special_tokens=False)
+    assert tokenizer("the dog 猫", add_special_tokens=False).input_ids == wanted
+
+
+@pytest.mark.parametrize("quantize", ["float32", "int8"])
+@pytest.mark.parametrize("case", ["bert states", "llama", "bart"])
+def test_to_ctranslate2(case: str, quantize: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, folder = written(case, tmp_path)
+    code = main(
+        ["export", str(folder), "--to", "ct2", "--quantize", quantize, "-o", str(tmp_path / "out"), "--json"]
+    )
+    assert code == 0
+    proof = json.loads(capsys.readouterr().out)["proof"]
+    assert (proof["target"], proof["quantization"], proof["inputs"]) == ("ct2", quantize, 6)
+    low, high = (0, 1e-3) if quantize == "float32" else (1e-6, 5)
+    assert low <= proof["largest_difference"] <= high
+    assert json.loads((tmp_path / "out" / "parity.json").read_text()) == proof
+
+
+def test_a_bundle_to_ctranslate2(trained: Trained, tmp_path: Path) -> None:
+    found = export(trained.bundle, "ct2", tmp_path / "out")
+    assert found.proof.greedy_identical == "6 of 6"
+
+
+def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = written("llama", tmp_path)
+    fill = shipped._fill_norm
+
+    def doubled(spec: Any, weights: Any, name: str) -> None:
+        fill(spec, weights, name)
+        spec.gamma = spec.gamma * 2
+
+    monkeypatch.setattr(shipped, "_fill_norm", doubled)
+    with pytest.raises(
+        BundleError, match="does not agree with the model; nothing was written: logits differ"
+    ):
+        export(folder, "ct2", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class TestRefused:
+    def test_what_no_family_can_hold(self, trained: Trained, tmp_path: Path) -> None:
+        with pytest.raises(
+            ConfigError, match=r"no family known here can hold this model\. The nearest, "
+        ) as error:
+            export(trained.bundle, "hf", tmp_path / "out")
+        assert "positions" in str(error.value) and "--to ct2" in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--to", "gguf"], '--to="gguf" is not known. Valid: hf, ct2, onnx'),
+            (["--to", "ct2", "--quantize", "int3"], '--quantize="int3" is not known. Valid: float32, int8'),
+            (["--to", "hf", "--quantize", "int8"], "written in float32"),
+            (["--to", "ct2", "--family", "llama"], "goes with --to hf only"),
+            (["--to", "hf", "--family", "lama"], 'family="lama" is not known'),
+            (["--to", "hf", "--family", "gpt2"], "this model is no gpt2"),
+        ],
+    )
+    def test_wrong_options(
+        self, more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _, folder = written("llama", tmp_path)
+        assert main(["export", str(folder), "-o", str(tmp_path / "out"), *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_a_bag(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["export", "intents-en", "--to", "ct2", "-o", str(tmp_path / "out")]) == 2
+        assert "a bag of features, which is served as it is" in capsys.readouterr().err
