@@ -77,13 +77,15 @@ def to_script(text: str, script: Script) -> str:
 
 
 def _repair(text: str, form: Form) -> str:
-    for _ in range(4):  # a repair may uncover another: mojibake of mojibake, a control inside a sequence
+    for _ in range(
+        4
+    ):  # a repair may uncover another: mojibake of mojibake, a control or a space inside a sequence
         before = text
         text = _without_half_surrogates(text)
         text = _LINE_ENDS.sub("\n", text)
         text = _ftfy()(text)
         text = _INVISIBLE.sub("", text)
-        text = unicodedata.normalize(form, text)
+        text = _tidy(unicodedata.normalize(form, text))
         if text == before:
             break
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inkstone.ground.errors import ConfigError
@@ -59,6 +59,7 @@ def test_forms_entities_and_scripts() -> None:
 
 
 @given(st.text(max_size=40))
+@example("\xa0Â\x91")  # a space in the way of a repair
 @settings(max_examples=200, deadline=None)
 def test_twice_is_once(text: str) -> None:
     once = normalize(text)
