@@ -48,6 +48,7 @@ VectorsFor = Callable[
 ]  # a row for each id, not finite where it has none
 Labels = Sequence[tuple[str, ...]]
 FEW = 40  # texts; with fewer, none are held out
+LEAST_BATCHES = 32  # an epoch: with fewer, batches are smaller than asked for, or a model of few texts takes few steps
 SCOPE_COST = 0.005  # of the accuracy in scope, that catching what is out of scope may cost
 
 
@@ -326,7 +327,8 @@ def train_on_tokens(
     model = build_model(config, torch.Generator().manual_seed(options.seed))
     if vectors is not None:
         put_embeddings(model, vectors(tokenizer))
-    budget = max(own.training.tokens_per_batch, own.max_length)
+    lengths = [len(example.ids) for example in examples]
+    budget = max(*lengths, min(own.training.tokens_per_batch, sum(lengths) // LEAST_BATCHES))
     training = replace(own.training, tokens_per_batch=budget, metric="measure", seed=options.seed)
     if valid is data:  # nothing unseen to stop by
         training = replace(training, patience=0, validate_every=2**62)
