@@ -16,6 +16,7 @@ from inkstone.generate.constraints import banned_by_ngrams
 from inkstone.generate.continuation import Continuation
 from inkstone.generate.engine import GenerationOptions, Hypothesis
 from inkstone.generate.hypotheses import Sentence, advance
+from inkstone.model.config import ModelConfig
 from inkstone.model.interface import SequenceModel
 from inkstone.model.transformer import Transformer
 
@@ -26,7 +27,7 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """For each source (ids with their marks), its best hypotheses. The model must be in evaluation mode."""
     begun = Continuation.of_sources(model, sources, options.prefix, options.beam_size)
-    limits = [options.limit(len(source)) for source in sources]
+    limits = limits_of(model, sources, options)
     ends = frozenset(options.end_ids or (model.config.eos_id,))
     forced = torch.tensor(options.prefix, dtype=torch.long, device=begun.scores_NV.device)[None, :, None]
     logs_NP = begun.forced_NPV.log_softmax(-1).gather(2, forced.expand(len(begun.forced_NPV), -1, -1))
@@ -36,6 +37,16 @@ def beam_search(
         [Hypothesis((*options.prefix, *h.ids), log + h.log_probability, h.finished) for h in each]
         for log, each in zip(before, found, strict=True)
     ]
+
+
+def limits_of(
+    model: SequenceModel, sources: Sequence[Sequence[int]], options: GenerationOptions
+) -> list[int]:
+    """The most tokens to produce for each source: a Transformer whose positions are numbered has no more of them."""
+    config = model.config
+    numbered = isinstance(config, ModelConfig) and config.positions != "relative"
+    most = config.max_positions - len(options.prefix) if numbered else options.max_length
+    return [min(options.limit(len(source)), most) for source in sources]
 
 
 @torch.inference_mode()

@@ -1,83 +1,179 @@
-"""The CTranslate2 engine: what serves translations. No torch; a few megabytes, loaded in milliseconds."""
+"""The CTranslate2 engine: what serves translations. No torch; a few megabytes, loaded in milliseconds.
+
+Greedy search and beams are CTranslate2's own, and so is drawing without a seed. What it does not have is chosen here
+from its scores (`stepping`), or refused by name. Where it reckons otherwise than we do - it leaves a prefix out of a
+hypothesis' probability, and what `no_repeat_ngram` forbids makes the rest more likely - hypotheses are scored again.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from inkstone.generate.engine import GenerationOptions, Hypothesis
-from inkstone.ground.errors import BundleError, require
-from inkstone.text.tokenizer import EOS, Tokenizer
+import numpy as np
+
+from inkstone.generate.ctranslate2_decoder import chooses_itself, drawing
+from inkstone.generate.ctranslate2_names import Names, opened
+from inkstone.generate.engine import ROWS, GenerationOptions, Hypothesis, Watch, check_watch
+from inkstone.generate.output import Output, begin, collected
+from inkstone.generate.stepping import Run, close_lengths, step_through
+from inkstone.ground.errors import BundleError
+from inkstone.text.tokenizer import Tokenizer
 
 TOKENS_PER_BATCH = 4096  # hypotheses x tokens: with a beam of 8, 512 source tokens at once
+Ids = Sequence[int]
 
 
 class CTranslate2Engine:
-    """Runs a CTranslate2 export of an encoder-decoder. threads: 0 takes all cores."""
+    """Runs a CTranslate2 export of an encoder-decoder. threads: 0 takes all cores.
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, *, threads: int = 0) -> None:
-        require("ctranslate2", "running this model", "serve")
-        import ctranslate2
+    tokenizer: where there is one, it must not know more tokens than the model.
+    """
 
-        ctranslate2.set_log_level(40)  # errors only: no notes about types this processor does not have
+    def __init__(self, folder: Path, tokenizer: Tokenizer | None = None, *, threads: int = 0) -> None:
         self.name = folder.name
-        self.tokens = [tokenizer.token_of(number) for number in range(tokenizer.vocab_size)]
-        self.ids = {token: number for number, token in enumerate(self.tokens)}
-        try:
-            self._translator = ctranslate2.Translator(
-                str(folder),
-                device="cpu",
-                compute_type="default",
-                intra_threads=threads or os.cpu_count() or 1,
+        self._translator = opened("Translator", folder, threads)
+        self._names = Names.of(folder)
+        if tokenizer is not None and tokenizer.vocab_size > len(self._names.names):
+            raise BundleError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {len(self._names.names)}."
             )
-        except (RuntimeError, ValueError) as error:
-            raise BundleError(f"{folder} cannot be opened by CTranslate2: {error}") from error
 
     def generate(
-        self, sources: Sequence[Sequence[int]], options: GenerationOptions
+        self, sources: Sequence[Ids], options: GenerationOptions, watch: Watch | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.generate`. Sources of one length limit run together."""
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        limits = [options.limit(len(source)) for source in sources]
-        for limit in sorted(set(limits)):
-            numbers = [number for number, own in enumerate(limits) if own == limit]
-            found = self._translator.translate_batch(
-                [self._named(sources[number]) for number in numbers],
-                beam_size=options.beam_size,
-                num_hypotheses=options.alternatives,
-                length_penalty=options.length_penalty,
-                min_decoding_length=0,  # 1, its default, would forbid an end that the model wants
-                max_decoding_length=limit,
-                max_input_length=0,
-                max_batch_size=max(256, TOKENS_PER_BATCH // options.beam_size),
-                batch_type="tokens",
-                return_scores=True,
-                return_end_token=True,
-            )
-            for number, result in zip(numbers, found, strict=True):
-                results[number] = [
-                    self._hypothesis(tokens, score, options.length_penalty)
-                    for tokens, score in zip(result.hypotheses, result.scores, strict=True)
-                ]
-        return results
+        """See `StreamingEngine.generate`. Sources of one length limit run together."""
+        check_watch(watch, options)
+        if options.beam_size > 1 and options.top_tokens:
+            options.refuse(("top_tokens",), "CTranslate2 with a beam over a source")
+        plain = not options.temperature and chooses_itself(replace(options, no_repeat_ngram=0))
+        if options.beam_size > 1 or (plain and not options.no_repeat_ngram and watch is None):
+            return self._searched(sources, options)
+        limits = self._limits(sources, options)
+        outputs = begin([()] * len(sources), limits, options, self._ends(options), watch)
+        if chooses_itself(options) and not options.prefix:
+            for start in range(0, len(outputs), ROWS):
+                self._by_itself(sources, outputs[start : start + ROWS], options)
+        else:
+            for start in range(0, len(outputs), ROWS):
+                step_through(outputs[start : start + ROWS], self._ahead_of(sources, options), options)
+        return collected(outputs, len(sources), options)
 
-    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+    def score(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[float]:
         """See `Engine.score`."""
+        return [sum(logs) for logs in self._logs(sources, targets)]
+
+    def _logs(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[list[float]]:
+        """The log-probability of each token of each target, and of the end mark behind it."""
         found = self._translator.score_batch(
-            [self._named(source) for source in sources],
-            [self._named(target) for target in targets],
+            [self._names.spell(source) for source in sources],
+            [self._names.spell(target) for target in targets],
             max_batch_size=TOKENS_PER_BATCH,
             batch_type="tokens",
             max_input_length=0,
         )
-        return [float(sum(result.log_probs)) for result in found]
+        return [[float(one) for one in result.log_probs] for result in found]
 
-    def _named(self, ids: Sequence[int]) -> list[str]:
-        return [self.tokens[number] for number in ids]
+    def _ends(self, options: GenerationOptions) -> frozenset[int]:
+        return frozenset(options.end_ids or (self._names.eos_id,))
 
-    def _hypothesis(self, tokens: list[str], score: float, length_penalty: float) -> Hypothesis:
-        """CTranslate2 gives log-probability / tokens ** length_penalty, the end mark among the tokens."""
-        ids = [self.ids[token] for token in tokens]
-        finished = bool(ids) and tokens[-1] == EOS
-        return Hypothesis(tuple(ids[:-1] if finished else ids), score * len(ids) ** length_penalty, finished)
+    def _limits(self, sources: Sequence[Ids], options: GenerationOptions) -> list[int]:
+        most = self._names.max_positions - len(options.prefix) if self._names.max_positions else None
+        return [min(options.limit(len(source)), most or options.max_length) for source in sources]
+
+    def _run(self, sources: Sequence[Ids], options: GenerationOptions, length: int, **more: Any) -> Any:
+        return self._translator.translate_batch(
+            [self._names.spell(source) for source in sources],
+            min_decoding_length=0,  # 1, its default, would forbid an end that the model wants
+            max_decoding_length=length,
+            max_input_length=0,
+            end_token=self._names.spell(sorted(self._ends(options))),
+            return_scores=True,
+            return_end_token=True,
+            **more,
+        )
+
+    def _searched(self, sources: Sequence[Ids], options: GenerationOptions) -> list[list[Hypothesis]]:
+        results: list[list[Hypothesis]] = [[] for _ in sources]
+        limits = self._limits(sources, options)
+        more: dict[str, Any] = {}
+        for limit in sorted(set(limits)):
+            numbers = [number for number, own in enumerate(limits) if own == limit]
+            if options.prefix:
+                more["target_prefix"] = [self._names.spell(options.prefix)] * len(numbers)
+            found = self._run(
+                [sources[number] for number in numbers],
+                options,
+                limit + len(options.prefix),
+                beam_size=options.beam_size,
+                num_hypotheses=options.beam_size,
+                length_penalty=options.length_penalty,
+                no_repeat_ngram_size=options.no_repeat_ngram,
+                max_batch_size=max(256, TOKENS_PER_BATCH // options.beam_size),
+                batch_type="tokens",
+                **more,
+            )
+            for number, one in zip(numbers, found, strict=True):
+                made = [self._names.number(names) for names in one.hypotheses]
+                results[number] = self._hypotheses(sources[number], made, one.scores, options)
+        return results
+
+    def _hypotheses(
+        self, source: Ids, made: list[list[int]], scores: Sequence[float], options: GenerationOptions
+    ) -> list[Hypothesis]:
+        """What it made of a source. It gives log-probability / tokens ** length_penalty, the end mark among them."""
+        ends = self._ends(options)
+        found = []
+        again = options.prefix or options.no_repeat_ngram or options.top_tokens is not None
+        logs = self._logs([source] * len(made), made) if again else [[]] * len(made)
+        for ids, score, logs_T in zip(made, scores, logs, strict=True):
+            finished = bool(ids) and ids[-1] in ends
+            whole = sum(logs_T[: len(ids)]) if again else score * len(ids) ** options.length_penalty
+            tokens = tuple(logs_T[: len(ids)]) if options.top_tokens is not None else ()
+            rank = sum(logs_T[len(options.prefix) : len(ids)]) if again else score
+            length = max(1, len(ids) - len(options.prefix))
+            found.append(
+                (
+                    (finished, rank / length**options.length_penalty),
+                    Hypothesis(tuple(ids[:-1] if finished else ids), whole, finished, tokens),
+                )
+            )
+        # What was cut comes last. A prefix counts for the length there, and does not here.
+        found.sort(key=lambda one: one[0] if options.prefix else one[0][0], reverse=True)
+        return [one for _, one in found[: options.alternatives]]
+
+    def _by_itself(
+        self, sources: Sequence[Ids], outputs: Sequence[Output], options: GenerationOptions
+    ) -> None:
+        def told(step: Any) -> bool:
+            output: Output = outputs[step.batch_id]
+            if not output.done:
+                output.add(step.token_id, step.log_prob)
+            return output.done
+
+        length = max(output.limit for output in outputs)
+        self._run([sources[one.row] for one in outputs], options, length, callback=told, **drawing(options))
+
+    def _ahead_of(self, sources: Sequence[Ids], options: GenerationOptions) -> Any:
+        def ahead(outputs: Sequence[Output], count: int) -> list[Run]:
+            begun = [output.ids or options.prefix for output in outputs]
+            runs: list[Run] = [((), ())] * len(outputs)
+            for group in close_lengths([len(ids) for ids in begun], count, ROWS):
+                length = count + len(begun[group[-1]])
+                found = self._run(
+                    [sources[outputs[n].row] for n in group],
+                    options,
+                    min(length, self._names.max_positions or length),
+                    target_prefix=[self._names.spell(begun[n]) for n in group],
+                    beam_size=1,
+                    return_logits_vocab=True,
+                )
+                for number, one in zip(group, found, strict=True):
+                    there = len(outputs[number].ids)
+                    scores = [np.array(scores_V).ravel() for scores_V in one.logits[0][there:]]
+                    runs[number] = self._names.number(one.hypotheses[0])[there:], scores
+            return runs
+
+        return ahead

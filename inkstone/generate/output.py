@@ -6,6 +6,7 @@ The engines differ in how they come by the scores of the next token; what is don
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inkstone.generate.constraints import Scores
 from inkstone.generate.engine import GenerationOptions, Hypothesis, Step, Watch
@@ -41,28 +42,30 @@ class Output:
     def force(self, token: int, scores_V: Scores) -> None:
         """Take a token of the prefix, of which there is no choice."""
         self._forced += 1
-        self._add(token, scores_V)
+        self._record(token, scores_V)
 
     def take(self, scores_V: Scores) -> int:
         """Choose the next token by the model's scores, and say which."""
         token = self._draw.token(scores_V, self._there)
-        self._add(token, scores_V)
+        self._record(token, scores_V)
         return token
 
-    def _add(self, token: int, scores_V: Scores) -> None:
+    def _record(self, token: int, scores_V: Scores) -> None:
         logs_V = log_softmax(scores_V)
-        self._logs.append(float(logs_V[token]))
         if self._options.top_tokens:
-            likeliest = highest(logs_V, self._options.top_tokens)
-            self._top.append(tuple((int(number), float(logs_V[number])) for number in likeliest))
+            self._top.append(likeliest(logs_V, self._options.top_tokens))
+        self.add(token, float(logs_V[token]))
+
+    def add(self, token: int, log_probability: float) -> None:
+        """Take a token that was chosen elsewhere."""
+        self._logs.append(log_probability)
         if token in self._ends and len(self.ids) >= self._forced:
             self.done = self.finished = True
             return
         self.ids.append(token)
         self._there.append(token)
-        enough = self._watch is not None and self._watch(
-            Step(self.row, self.alternative, token, self._logs[-1])
-        )
+        step = Step(self.row, self.alternative, token, log_probability)
+        enough = self._watch is not None and self._watch(step)
         self.done = enough or len(self.ids) >= self.limit + self._forced
 
     def hypothesis(self) -> Hypothesis:
@@ -70,6 +73,25 @@ class Output:
         shown = self._options.top_tokens is not None
         tokens, top = (tuple(self._logs), tuple(self._top)) if shown else ((), ())
         return Hypothesis(tuple(self.ids), sum(self._logs), self.finished, tokens, top)
+
+
+def likeliest(logs_V: Scores, count: int) -> tuple[tuple[int, float], ...]:
+    """The most likely tokens and their log-probabilities."""
+    return tuple((int(number), float(logs_V[number])) for number in highest(logs_V, count))
+
+
+def detailed(one: Hypothesis, scores_TV: Scores, options: GenerationOptions) -> Hypothesis:
+    """A hypothesis with the log-probability of each token, and the likeliest tokens in their places.
+
+    scores_TV: the model's, of the first token of the hypothesis and on.
+    """
+    logs = [log_softmax(scores_V) for scores_V in scores_TV[: len(one.ids) + one.finished]]
+    tokens = [float(logs_V[number]) for logs_V, number in zip(logs, one.ids, strict=False)]
+    if one.finished:  # with whatever end mark it was
+        tokens.append(one.log_probability - sum(tokens))
+    count = options.top_tokens
+    top = tuple(likeliest(logs_V, count) for logs_V in logs) if count else ()
+    return replace(one, tokens=tuple(tokens), top=top)
 
 
 def begin(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from inkstone.generate.beam import beam_continue, beam_search
+from inkstone.generate.beam import beam_continue, beam_search, limits_of
 from inkstone.generate.continuation import Continuation
 from inkstone.generate.engine import (
     GenerationOptions,
@@ -22,8 +21,7 @@ from inkstone.generate.engine import (
     in_batches,
     room_after,
 )
-from inkstone.generate.output import Output, begin, collected
-from inkstone.generate.sampling import highest
+from inkstone.generate.output import Output, begin, collected, detailed
 from inkstone.ground.errors import ConfigError
 from inkstone.model.checkpoint import load_model
 from inkstone.model.interface import SequenceModel
@@ -66,7 +64,7 @@ class TorchEngine:
     ) -> list[list[Hypothesis]]:
         sources = [source for _, source in rows]
         begun = Continuation.of_sources(self.model, sources, options.prefix, options.alternatives)
-        limits = [options.limit(len(source)) for source in sources]
+        limits = limits_of(self.model, sources, options)
         ends = frozenset(options.end_ids or (self.model.config.eos_id,))
         outputs = begin([()] * len(rows), limits, options, ends, _of_all(rows, watch))
         for output, scores_PV in zip(outputs, begun.forced_NPV.cpu().numpy(), strict=True):
@@ -92,7 +90,7 @@ class TorchEngine:
         config, device = self.model.config, self.model.output_weight.device
         begun = torch.tensor([[config.bos_id, *one.ids]], device=device)
         logits_TV = self.model(torch.tensor([list(source)], device=device), begun)[0]
-        return detailed(one, logits_TV, options)
+        return detailed(one, logits_TV.float().cpu().numpy(), options)
 
     @torch.inference_mode()
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
@@ -170,7 +168,7 @@ class TorchDecoder:
     def _detailed(self, prompt: Ids, one: Hypothesis, options: GenerationOptions) -> Hypothesis:
         device = self.model.output_weight.device
         logits_TV = self.model(torch.tensor([[*prompt, *one.ids]], device=device))[0, len(prompt) - 1 :]
-        return detailed(one, logits_TV, options)
+        return detailed(one, logits_TV.float().cpu().numpy(), options)
 
     @torch.inference_mode()
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
@@ -201,20 +199,6 @@ def run(begun: Continuation, outputs: Sequence[Output]) -> None:
             live = [live[row] for row in rows]
             begun.keep(torch.tensor(rows, device=device))
         begun.push(torch.tensor([tokens[row] for row in rows], device=device))
-
-
-def detailed(one: Hypothesis, logits_TV: Tensor, options: GenerationOptions) -> Hypothesis:
-    """A hypothesis with the log-probability of each token, and the likeliest tokens in their places."""
-    logs_TV = logits_TV.float().log_softmax(-1)
-    tokens = [float(logs_V[number]) for logs_V, number in zip(logs_TV, one.ids, strict=False)]
-    if one.finished:  # with whatever end mark it was
-        tokens.append(one.log_probability - sum(tokens))
-    top = tuple(
-        tuple((int(number), float(logs_V[number])) for number in highest(logs_V, options.top_tokens))
-        for logs_V in logs_TV[: len(tokens)].cpu().numpy()
-        if options.top_tokens
-    )
-    return replace(one, tokens=tuple(tokens), top=top)
 
 
 def _of_all(rows: Sequence[tuple[int, Ids]], watch: Watch | None) -> Watch | None:
