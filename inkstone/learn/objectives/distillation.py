@@ -98,7 +98,13 @@ def unlike_states(own_ND: Tensor, taught_NE: Tensor) -> Tensor:
 
 
 def distilled(teacher: nn.Module, options: DistillationOptions) -> Objective:
-    """The objective of a translator's student: its batches are pairs. The teacher is only asked, never changed."""
+    """The objective of a translator's student: its batches are pairs. The teacher is only asked, never changed.
+
+    Raises ConfigError for a teacher whose scores are more than its states times its output matrix.
+    """
+    more = [name for name in ("output_bias", "scale_output") if getattr(teacher.config, name, False)]
+    if more:
+        raise ConfigError(f"a model with {' and '.join(more)} cannot be a teacher here.")
     guide = cast(SequenceModel, _fixed(teacher))
 
     def objective(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
