@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
 from inkstone.generate.engine import GenerationOptions  # noqa: E402
 from inkstone.generate.onnx_engine import OnnxEngine  # noqa: E402
 from inkstone.generate.torch_engine import TorchEngine  # noqa: E402
-from inkstone.ground.errors import BundleError  # noqa: E402
+from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
 from inkstone.model import convolutional_config, recurrent_config  # noqa: E402
 from inkstone.model.checkpoint import build_model, save_model  # noqa: E402
 from inkstone.ship.onnx import export_onnx, quantise_onnx  # noqa: E402
@@ -110,6 +110,12 @@ def test_in_eight_bits_it_is_smaller_and_much_the_same(exported: Exported, tmp_p
     apart = sum(abs(one - other) for one, other in zip(small.score(asked, targets), exact, strict=True))
     assert 0 < apart < 0.2 * abs(sum(exact))
     assert small.name == "onnx-int8" and not list(tmp_path.glob("*/*.part"))
+
+
+def test_options_it_does_not_have_are_refused(exported: Exported) -> None:
+    options = GenerationOptions(beam_size=1, temperature=0.7)
+    with pytest.raises(ConfigError, match=r"onnxruntime does not offer temperature=0\.7"):
+        exported.engine.generate(sources(1), options)
 
 
 def test_other_words_and_broken_graphs_are_refused(exported: Exported, tmp_path: Path) -> None:
