@@ -42,7 +42,9 @@ def folder(trained: Trained, tmp_path: Path) -> Path:
 def ship(folder: Path, **options: Any) -> Any:
     tokenizer = Tokenizer.load(folder)
     sources = translation_sources(tokenizer, TEXTS, "en")
-    return ship_translator(folder, TorchEngine.load(folder), sources, REFERENCES, [("probe", sources[0])], **options)
+    return ship_translator(
+        folder, TorchEngine.load(folder), sources, REFERENCES, [("probe", sources[0])], **options
+    )
 
 
 def test_the_certificate_says_what_was_compared(folder: Path) -> None:
@@ -110,12 +112,22 @@ def test_a_wrong_export_is_not_shipped(folder: Path, monkeypatch: pytest.MonkeyP
     assert list(folder.glob("ctranslate2-*")) == [] and not (folder / CERTIFICATE).exists()
 
 
-@pytest.mark.parametrize("shape", ["encoder", "decoder"])
-def test_what_ctranslate2_cannot_hold_is_refused(tmp_path: Path, shape: Any) -> None:
-    config = tiny(300, shape)
-    assert obstacles(tiny(300)) == [] and len(obstacles(config)) == 1
+@pytest.mark.parametrize(
+    ("shape", "axes", "why"),
+    [
+        ("encoder", {"prediction_head": True}, "prediction_head=True"),
+        ("decoder", {"window": 8}, "window=8"),
+        ("decoder", {"positions": "relative"}, "positions=relative"),
+        ("encoder-decoder", {"query_key_norm": True}, "query_key_norm=True"),
+    ],
+)
+def test_what_ctranslate2_cannot_hold_is_refused(
+    tmp_path: Path, shape: Any, axes: dict[str, Any], why: str
+) -> None:
+    config = tiny(300, shape, **axes)
+    assert obstacles(tiny(300, shape)) == [] and len(obstacles(config)) == 1
     save_model(Transformer(config), tmp_path)
-    with pytest.raises(ConfigError, match=f"does not fit CTranslate2: shape={shape}"):
+    with pytest.raises(ConfigError, match=f"does not fit CTranslate2: {why}"):
         export_ctranslate2(tmp_path, tmp_path / "out", quantization="float32")
     assert not (tmp_path / "out").exists()
 
