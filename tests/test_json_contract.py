@@ -232,9 +232,26 @@ def test_vectors(tmp_path: Path, capsys: Capture) -> None:
     has(found, {"out": str, "written": str, "words": int})
 
 
+def test_pull_and_export(trained: Trained, tmp_path: Path, capsys: Capture) -> None:
+    found = document(capsys, "export", str(trained.bundle), "--to", "ct2", "--out", str(tmp_path / "ct2"))
+    has(
+        found, {"folder": str, "format": str, "proof": {"largest_difference": float, "greedy_identical": str}}
+    )
+    transformers = pytest.importorskip("transformers", reason="a public checkpoint is made by transformers")
+    config = transformers.GPT2Config(
+        vocab_size=50, n_embd=8, n_head=2, n_layer=1, n_positions=16, bos_token_id=1, eos_token_id=2
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    found = document(capsys, "pull", str(tmp_path / "gpt2"), "--out", str(tmp_path / "mine"))
+    has(found, {"folder": str, "source": str, "family": str, "architecture": str, "parameters": int})
+    has(found, {"size_bytes": int})
+
+
 def test_no_verb_is_without_a_contract() -> None:
     """A new verb comes with its test here; `serve` prints its address, tested with the server."""
     from inkstone.cli import VERBS
 
-    tested = {name.split("_")[1] for name in vars(sys.modules[__name__]) if name.startswith("test_")}
+    tested = {
+        word for name in vars(sys.modules[__name__]) if name.startswith("test_") for word in name.split("_")
+    }
     assert set(VERBS) - {"serve"} <= tested | {"tokenizer"}

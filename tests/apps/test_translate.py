@@ -250,7 +250,9 @@ class TestAlteredBundles:
         assert Translator(tmp_path / "made", engine="torch").translate(["我喜欢这只猫。"])[0].translation
 
     def test_an_engine_that_is_none_is_said(self, trained: Trained) -> None:
-        with pytest.raises(ConfigError, match=r'engine="onyx" is not known\. Valid: auto, ctranslate2, onnx, torch'):
+        with pytest.raises(
+            ConfigError, match=r'engine="onyx" is not known\. Valid: auto, ctranslate2, onnx, torch'
+        ):
             Translator(trained.bundle, engine="onyx")  # type: ignore[arg-type]
 
 

@@ -29,7 +29,10 @@ OPTIONS = {
     "no alternatives": (("x", "--alternatives", "0"), "--alternatives … 1"),
     "penalty not a number": (("x", "--length-penalty", "nan"), "length_penalty=nan … between"),
     "negative penalty": (("x", "--length-penalty", "-1"), "length_penalty=-1.0 … between"),
-    "unknown engine": (("x", "--engine", "tourch"), 'engine="tourch" … ctranslate2, onnx, torch … Did you mean'),
+    "unknown engine": (
+        ("x", "--engine", "tourch"),
+        'engine="tourch" … ctranslate2, onnx, torch … Did you mean',
+    ),
     "negative threads": (("x", "--threads", "-1"), "--threads … 0"),
     "endless threads": (("x", "--threads", "100000"), "--threads … 256"),
     "unknown option": (("x", "--modle", "m"), "No such option: --modle … --model"),
