@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inkstone.ground.configuration import plain
-from inkstone.ground.errors import ConfigError, InkstoneError, OutputError, raise_all, require
+from inkstone.ground.errors import ConfigError, InkstoneError, OutputError, not_known, raise_all, require
 from inkstone.ground.files import sha256, write_json, write_text
 from inkstone.ground.manifest import MANIFEST
 from inkstone.ground.progress import say
@@ -31,6 +31,7 @@ from inkstone.judge.report import CARD_FILE, ReportCard
 from inkstone.learn.loop import TrainingOptions
 from inkstone.learn.objectives.distillation import DistillationOptions
 from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.model.config import PRESETS
 from inkstone.recipes.footprint import Footprint, measure
 from inkstone.recipes.run import run_folder, short_path
 
@@ -75,6 +76,8 @@ class CompressRecipe:
         ]
         if self.layers is not None and min(self.layers) < 0:
             problems.append(f"layers={self.layers[0]},{self.layers[1]} must not be negative")
+        if self.distil is not None and self.distil not in PRESETS:
+            problems.append(not_known("distil", self.distil, PRESETS))
         if self.student and not self.distil:
             problems.append("student options are given, but no student: give --distill SIZE")
         raise_all(ConfigError, "what is asked for", problems)
@@ -212,7 +215,7 @@ def report(trial: Trial, out: Path, *, steps: Sequence[str], written: bool) -> d
 
 def refuse_losses(trial: Trial, out: Path, new: Sequence[Row], steps: Sequence[str]) -> None:
     """Raise TooLossy when one of the new rows has lost more than the limit."""
-    original, metric = trial.rows[0], trial.primary
+    original, metric, recipe = trial.rows[0], trial.primary, trial.recipe
     over = [row for row in new if lost(original, row, metric) > trial.recipe.limit]
     if not over:
         return
@@ -223,7 +226,8 @@ def refuse_losses(trial: Trial, out: Path, new: Sequence[Row], steps: Sequence[s
     )
     raise TooLossy(
         f"nothing was written: more than {100 * trial.recipe.limit:g} % of the {metric_title(metric)} would be lost. "
-        f"{listed}. Take less away, train longer, or raise --limit.",
+        f"{listed}. Take less away, train longer, or raise --limit"
+        + (f" (what was learnt is in {run_folder(out)} and is not learnt again)." if recipe.learns else "."),
         report(trial, out, steps=steps, written=False),
     )
 

@@ -34,7 +34,7 @@ from inkstone.recipes.compress_bag import prune_features, read_bag
 from inkstone.recipes.evaluate import unknown_labels
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.run import run_folder
-from inkstone.recipes.shrink import parameters_of, shrink_structure, student_of
+from inkstone.recipes.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
 from inkstone.text.normalize import normalize
 
 VALID_SHARE = 0.1
@@ -60,6 +60,8 @@ def compress_classifier(bundle: Bundle, recipe: CompressRecipe, out: Path) -> di
 
     architecture = str(bundle.description["architecture"])
     _refuse_what_cannot_be(bundle, architecture, recipe)
+    if architecture == "transformer":
+        refuse_impossible(load_model(bundle.path), recipe)
     material = _material(bundle, recipe)
     trial = _trial(bundle, recipe, material, architecture)
     with scratch_folder() as scratch:

@@ -31,6 +31,7 @@ from inkstone.recipes.compress import (
 )
 from inkstone.recipes.pairs import both, encode, evenly, read_corpus, turned
 from inkstone.recipes.run import run_folder
+from inkstone.recipes.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
@@ -64,6 +65,8 @@ def compress_translator(bundle: Bundle, recipe: CompressRecipe, out: Path) -> di
         raise ConfigError(
             f"{bundle.name} is no Transformer: only --quantize int8, which it is shipped with, is there for it."
         )
+    if recipe.learns:
+        refuse_impossible(model, recipe)
     material = _material(bundle, recipe)
     trial = _trial(bundle, recipe, material)
     with scratch_folder() as scratch:
@@ -168,8 +171,6 @@ def _smaller(
     model: Any, bundle: Bundle, recipe: CompressRecipe, material: _Material, out: Path
 ) -> tuple[Any, list[str]]:
     """The smaller model, and in words what was done."""
-    from inkstone.recipes.shrink import shrink_structure, student_of
-
     steps: list[str] = []
     small = model
     if recipe.distil:
@@ -277,7 +278,7 @@ def _written(trial: Trial, material: _Material, small: Any, steps: list[str], ou
         trial.results = results
         result = report(trial, out, steps=steps, written=True)
         describe(folder, description, made)
-        write_card(trial, folder, result, parity, sum(p.numel() for p in small.parameters()))
+        write_card(trial, folder, result, parity, parameters_of(small))
     return result
 
 

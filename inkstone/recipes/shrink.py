@@ -17,6 +17,17 @@ def parameters_of(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def refuse_impossible(model: Any, recipe: CompressRecipe) -> None:
+    """Raise ConfigError for a student, layers or pruning that this model cannot have, before anything is measured."""
+    from inkstone.ship.prune import drop_layers, prune_structure
+
+    small = student_of(model, recipe) if recipe.distil else model
+    if recipe.layers:
+        small = drop_layers(small, encoder=recipe.layers[0], decoder=recipe.layers[1])
+    if recipe.prune and recipe.prune_what == "structure":
+        prune_structure(small, heads=recipe.prune, columns=recipe.prune, score="magnitude")
+
+
 def student_of(teacher: Any, recipe: CompressRecipe) -> Any:
     """A new model of the asked size with the teacher's words, labels and positions. Raises ConfigError unless smaller."""
     import torch

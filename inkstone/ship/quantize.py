@@ -94,18 +94,23 @@ def ship_bag_int8(
 ) -> dict[str, Any]:
     """Write a bag with its embedding in int8 into a folder and prove what numpy serves; the certificate's facts.
 
-    The served scores must be those of torch with the same rounded embedding. Raises TrainingError when they are not.
+    The served scores must be those of torch with the same rounded numbers. Raises TrainingError when they are not.
     """
-    codes_VD, scale_V = rounded_rows(model.embedding.weight)
+    # Scales and weights in float16: with two labels an embedding is two numbers, and they would be most of the file.
+    scale_V = rounded_rows(model.embedding.weight)[1].clamp(min=torch.finfo(torch.float16).tiny).half()
+    steps_VD = model.embedding.weight.detach().float() / scale_V.float()[:, None]
+    codes_VD = steps_VD.round().clamp(-127, 127).to(torch.int8)
+    weights_V = model.weights.half()
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in model.state_dict().items()}
-    tensors |= {"embedding.weight": codes_VD, "embedding.scale": scale_V}
+    tensors |= {"embedding.weight": codes_VD, "embedding.scale": scale_V, "weights": weights_V}
     with explained(folder / "model.safetensors"):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", model.config.to_dict())
     features.save(folder / "features.json")
-    rounded = Bag(model.config, model.weights.numpy())
-    rounded.load_state_dict(model.state_dict())
-    rounded.embedding.weight.data = codes_VD.float() * scale_V[:, None]
+    rounded = Bag(model.config, weights_V.float().numpy())
+    wide_VD = codes_VD.float() * scale_V.float()[:, None]
+    kept = {"embedding.weight": wide_VD, "weights": weights_V.float()}
+    rounded.load_state_dict({**model.state_dict(), **kept})
     served = BagEngine(folder).logits(texts)
     with torch.no_grad():
         ours = np.concatenate(
