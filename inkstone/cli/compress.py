@@ -83,13 +83,11 @@ def compress(
         "torch": with_torch,
     }
     require("torch", "compression", "train")
-    from inkstone.recipes.compress import CompressRecipe, TooLossy
+    from inkstone.recipes.compress import STUDENT, CompressRecipe, TooLossy
     from inkstone.recipes.compress import compress as run
 
-    values = overlay(
-        {key: value for key, value in given.items() if value not in (None, [], False)},
-        from_settings(settings),
-    )
+    given = {key: value for key, value in given.items() if value not in (None, [], False)}
+    values = overlay({"training": STUDENT} if distill else {}, given, from_settings(settings))
     recipe = build(CompressRecipe, values, "compress")
     try:
         result = run(model, recipe, out)

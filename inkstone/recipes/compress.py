@@ -36,6 +36,11 @@ from inkstone.recipes.footprint import Footprint, measure
 from inkstone.recipes.run import run_folder, short_path
 
 TABLE_FILE = "compression.json"
+STUDENT = {
+    "epochs": 8,
+    "learning_rate": 2e-3,
+    "warmup_steps": 100,
+}  # of the training, for who begins with nothing
 ORIGINAL = "original: float32, torch"
 
 
@@ -59,7 +64,9 @@ class CompressRecipe:
     sequences: bool = True  # the student of a translator learns the teacher's outputs
     distillation: DistillationOptions = field(default_factory=DistillationOptions)
     training: TrainingOptions = field(
-        default_factory=lambda: TrainingOptions(epochs=1, learning_rate=5e-4, warmup_steps=50, smoothing=0.0)
+        default_factory=lambda: TrainingOptions(
+            epochs=2, tokens_per_batch=4096, learning_rate=5e-4, warmup_steps=50, smoothing=0.0
+        )
     )
     limit: float = 0.01  # of the metric that decides, relative
     most: int = 300  # texts that are measured, in each direction

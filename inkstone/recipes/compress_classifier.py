@@ -252,7 +252,7 @@ def _taught(
         collate,
         validate,
         recipe.training,
-        run,
+        run / digest.hexdigest()[:12],  # what was asked before with other options is none of this run
         fingerprint=digest.hexdigest(),
         title=f"{bundle.name} teaches",
     )

@@ -242,7 +242,7 @@ def _taught(
         collate,
         validation(material.valid, collate, options.tokens_per_batch),
         options,
-        run,
+        run / digest.hexdigest()[:12],  # what was asked before with other options is none of this run
         fingerprint=digest.hexdigest(),
         title=f"{bundle.name} teaches",
     )

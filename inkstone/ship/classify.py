@@ -120,6 +120,7 @@ def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Pa
         ffn_glu=config.feed_forward == "gated",
         rms_norm=config.norm == "rms",
         num_heads_kv=config.num_kv_heads if config.num_kv_heads != config.num_heads else None,
+        head_dim=config.head_size if config.head_size * config.num_heads != config.hidden_size else None,
         **(rotary if config.positions == "rotary" else {}),
     )
     fill_side(encoder, "encoder", config, weights)
