@@ -41,6 +41,8 @@ TORCH_FREE = (
     "inkstone.model.config",
     "inkstone.model.presets",
     "inkstone.generate.ctranslate2_engine",
+    "inkstone.generate.ctranslate2_decoder",
+    "inkstone.generate.streaming",
     "inkstone.generate.onnx_engine",
     "inkstone.generate.classify_onnx",
     "inkstone.recipes.evaluate",
