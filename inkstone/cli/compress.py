@@ -83,6 +83,7 @@ def compress(
         "torch": with_torch,
     }
     require("torch", "compression", "train")
+    from inkstone.learn.loop import Interrupted
     from inkstone.recipes.compress import STUDENT, CompressRecipe, TooLossy
     from inkstone.recipes.compress import compress as run
 
@@ -91,6 +92,8 @@ def compress(
     recipe = build(CompressRecipe, values, "compress")
     try:
         result = run(model, recipe, out)
+    except Interrupted as error:
+        raise Interrupted(f"{error} The same command goes on from there.") from None
     except TooLossy as error:
         _show(error.result, print_json if as_json else None)
         raise
