@@ -19,7 +19,8 @@ from inkstone.judge.compare import PRIMARY
 from inkstone.judge.evaluate import judge_labels
 from inkstone.judge.facts import Result
 from inkstone.model.bundle import Bundle, describe, new_bundle
-from inkstone.recipes.compress import (
+from inkstone.recipes.compress_bag import prune_features, read_bag
+from inkstone.recipes.compression import (
     ORIGINAL,
     CompressRecipe,
     Trial,
@@ -30,7 +31,6 @@ from inkstone.recipes.compress import (
     shipped,
     write_card,
 )
-from inkstone.recipes.compress_bag import prune_features, read_bag
 from inkstone.recipes.evaluate import unknown_labels
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.run import run_folder

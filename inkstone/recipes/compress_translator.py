@@ -18,7 +18,7 @@ from inkstone.judge.compare import PRIMARY
 from inkstone.judge.evaluate import judge_translations
 from inkstone.judge.facts import Result
 from inkstone.model.bundle import Bundle, describe, new_bundle
-from inkstone.recipes.compress import (
+from inkstone.recipes.compression import (
     ORIGINAL,
     CompressRecipe,
     Trial,

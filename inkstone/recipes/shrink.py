@@ -9,7 +9,7 @@ from inkstone.ground.errors import ConfigError
 from inkstone.ground.progress import say
 
 if TYPE_CHECKING:
-    from inkstone.recipes.compress import CompressRecipe
+    from inkstone.recipes.compression import CompressRecipe
 
 
 def parameters_of(model: Any) -> int:
