@@ -28,10 +28,10 @@ from inkstone.generate.engine import (
     room_after,
 )
 from inkstone.generate.output import Output, begin, collected, detailed
-from inkstone.generate.sampling import log_softmax
 from inkstone.generate.stepping import Run, close_lengths, step_through
 
 Ids = Sequence[int]
+TOKENS_PER_BATCH = 4096
 SPREAD = 32  # tokens by which prompts that run together may differ
 
 
@@ -91,15 +91,19 @@ class CTranslate2Decoder:
 
     def score(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[float]:
         """See `Engine.score`; sources are prompts."""
-        return [
-            sum(self._logs(prompt, [*target, self._names.eos_id]))
-            for prompt, target in zip(sources, targets, strict=True)
+        check_prompts(sources, 0)
+        whole = [
+            [*prompt, *target, self._names.eos_id] for prompt, target in zip(sources, targets, strict=True)
         ]
-
-    def _logs(self, prompt: Ids, wanted: Ids) -> list[float]:
-        """The log-probability of each of these tokens after the prompt."""
-        scores_TV = self._scores([*prompt, *wanted[:-1]])[len(prompt) - 1 :]
-        return [float(log_softmax(scores_V)[n]) for scores_V, n in zip(scores_TV, wanted, strict=True)]
+        found = self._generator.score_batch(
+            [self._names.spell(ids) for ids in whole],
+            max_batch_size=TOKENS_PER_BATCH,
+            batch_type="tokens",
+            max_input_length=0,
+        )
+        return [
+            float(sum(one.log_probs[len(prompt) - 1 :])) for one, prompt in zip(found, sources, strict=True)
+        ]
 
     def _scores(self, ids: Ids) -> Any:
         return np.array(self._generator.forward_batch([list(ids)]))[0]
