@@ -1,7 +1,7 @@
 """A text as a bag of features: its words, its runs of words, and pieces of its words.
 
     "What is ink?"   words       what, is, ink, ?
-                     word pairs  <s> what, what is, is ink, ink ?, ? </s>
+                     word pairs  <s> what, what is, is ink, ink ?, ? </s>;  and runs of three
                      gaps        <s> ... is, what ... ink, is ... ?, ...       (pairs with one or two words between)
                      opening     what | what is | what is ink;  the first one or two with each later word: what ... ink
                      pieces      <wh, wha, hat, at>, <wha, what, hat>, ...      (of words that are not Chinese)
@@ -43,7 +43,7 @@ _HAN_RUN = re.compile(f"[{HAN}]+")
 class NgramOptions:
     """Which features a text has; 0 leaves a kind out."""
 
-    longest_words: int = 2  # runs of up to so many words
+    longest_words: int = 3  # runs of up to so many words
     longest_gap: int = 2  # words left out between two
     opening_words: int = (
         3  # the first one, two, ... words; with any, also the first one and two with each later word
