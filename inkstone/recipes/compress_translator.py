@@ -265,8 +265,7 @@ def _written(trial: Trial, material: _Material, small: Any, steps: list[str], ou
         if recipe.quantize == "int4" or recipe.torch:
             parity |= ship_quantized(small, folder, recipe.quantize, lambda one: _run_pairs(one, material))
         kept = as_rounded(small, "int4") if recipe.quantize == "int4" else small
-        # float16 would round 4-bit weights once more; they are what has to be kept
-        save_model(kept, folder, dtype=torch.float32 if recipe.quantize == "int4" else torch.float16)
+        save_model(kept, folder, dtype=torch.float16)
         material.tokenizer.save(folder / "tokenizer.json")
         certificate = _certified(folder, material)
         parity = {**certificate.facts(), **parity}

@@ -101,7 +101,10 @@ def test_labels_a_copy_has_nothing_to_learn(multi_label: bool) -> None:
     copy = model(1, "encoder", num_labels=3)
     assert distilled_labels(copy, only)(student, batch).mean.abs() < 1e-6
     assert distilled_labels(other, only)(student, batch).mean > 1e-4
+    seen = DistillationOptions(share=0.0, hidden=1.0)
     plain = classification(student, batch)
+    assert (distilled_labels(copy, seen)(student, batch).mean - plain.mean).abs() < 1e-5  # the same states
+    assert distilled_labels(other, seen)(student, batch).mean > plain.mean + 0.01
     assert torch.equal(
         distilled_labels(other, DistillationOptions(share=0.0))(student, batch).mean, plain.mean
     )

@@ -129,6 +129,7 @@ def distilled(teacher: nn.Module, options: DistillationOptions) -> Objective:
 def distilled_labels(teacher: nn.Module, options: DistillationOptions) -> Objective:
     """The objective of a classifier's student. Of multi-label data each label is a yes or no of its own."""
     guide = _fixed(teacher)
+    pad_id = int(getattr(teacher.config, "pad_id", 0))
 
     def objective(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
         from inkstone.learn.objectives.classification import classification
@@ -147,6 +148,12 @@ def distilled_labels(teacher: nn.Module, options: DistillationOptions) -> Object
             floor = F.binary_cross_entropy_with_logits(taught_BC, wanted)
             taught = F.binary_cross_entropy_with_logits(own_BC, wanted) - floor
         mean = (1 - options.share) * loss.mean + options.share * options.temperature**2 * taught
+        if options.hidden:
+            real_BS = batch.ids_BS != pad_id
+            with torch.no_grad():
+                memory = cast(SequenceModel, guide).encode(batch.ids_BS)
+            own_memory = cast(SequenceModel, model).encode(batch.ids_BS)
+            mean = mean + options.hidden * unlike_states(own_memory[real_BS], memory[real_BS])
         return Loss(mean, loss.count, loss.correct)
 
     return objective
