@@ -25,7 +25,7 @@ from typing import Any
 
 from inkstone.ground.manifest import read_json
 
-REPEATS = 3
+REPEATS = 5
 READ_BESIDE = ("tokenizer.json", "features.json")  # what an engine reads besides its weights
 Answer = Callable[[Sequence[Any]], list[Any]]
 
