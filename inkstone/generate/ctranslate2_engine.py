@@ -24,6 +24,7 @@ from inkstone.text.tokenizer import Tokenizer
 
 TOKENS_PER_BATCH = 4096  # hypotheses x tokens: with a beam of 8, 512 source tokens at once
 Ids = Sequence[int]
+Made = list[tuple[list[str], float]]  # names, and the score it ranks by
 
 
 class CTranslate2Engine:
@@ -96,7 +97,7 @@ class CTranslate2Engine:
         )
 
     def _searched(self, sources: Sequence[Ids], options: GenerationOptions) -> list[list[Hypothesis]]:
-        results: list[list[Hypothesis]] = [[] for _ in sources]
+        made: list[Made] = [[] for _ in sources]
         limits = self._limits(sources, options)
         more: dict[str, Any] = {}
         for limit in sorted(set(limits)):
@@ -116,33 +117,41 @@ class CTranslate2Engine:
                 **more,
             )
             for number, one in zip(numbers, found, strict=True):
-                made = [self._names.number(names) for names in one.hypotheses]
-                results[number] = self._hypotheses(sources[number], made, one.scores, options)
-        return results
+                made[number] = list(zip(one.hypotheses, one.scores, strict=True))
+        if options.prefix or options.no_repeat_ngram or options.top_tokens is not None:
+            return self._scored_again(sources, made, options)
+        return [self._hypotheses(each, options) for each in made]
 
-    def _hypotheses(
-        self, source: Ids, made: list[list[int]], scores: Sequence[float], options: GenerationOptions
-    ) -> list[Hypothesis]:
+    def _hypotheses(self, made: Made, options: GenerationOptions) -> list[Hypothesis]:
         """What it made of a source. It gives log-probability / tokens ** length_penalty, the end mark among them."""
-        ends = self._ends(options)
+        ends = set(self._names.spell(sorted(self._ends(options))))
+        made = sorted(made, key=lambda one: ends.isdisjoint(one[0][-1:]))  # what was cut comes last
         found = []
-        again = options.prefix or options.no_repeat_ngram or options.top_tokens is not None
-        logs = self._logs([source] * len(made), made) if again else [[]] * len(made)
-        for ids, score, logs_T in zip(made, scores, logs, strict=True):
-            finished = bool(ids) and ids[-1] in ends
-            whole = sum(logs_T[: len(ids)]) if again else score * len(ids) ** options.length_penalty
-            tokens = tuple(logs_T[: len(ids)]) if options.top_tokens is not None else ()
-            rank = sum(logs_T[len(options.prefix) : len(ids)]) if again else score
-            length = max(1, len(ids) - len(options.prefix))
-            found.append(
-                (
-                    (finished, rank / length**options.length_penalty),
-                    Hypothesis(tuple(ids[:-1] if finished else ids), whole, finished, tokens),
-                )
-            )
-        # What was cut comes last. A prefix counts for the length there, and does not here.
-        found.sort(key=lambda one: one[0] if options.prefix else one[0][0], reverse=True)
-        return [one for _, one in found[: options.alternatives]]
+        for names, score in made[: options.alternatives]:
+            finished = not ends.isdisjoint(names[-1:])
+            ids = tuple(self._names.number(names[:-1] if finished else names))
+            found.append(Hypothesis(ids, score * len(names) ** options.length_penalty, finished))
+        return found
+
+    def _scored_again(
+        self, sources: Sequence[Ids], made: Sequence[Made], options: GenerationOptions
+    ) -> list[list[Hypothesis]]:
+        """The same, where what it gives is not the model's own probability of the whole."""
+        flat = [(row, self._names.number(names)) for row, each in enumerate(made) for names, _ in each]
+        logs = self._logs([sources[row] for row, _ in flat], [ids for _, ids in flat])
+        ends, first = self._ends(options), len(options.prefix)
+        found: list[list[tuple[bool, float, Hypothesis]]] = [[] for _ in sources]
+        for (row, ids), all_logs in zip(flat, logs, strict=True):
+            own = all_logs[: len(ids)]
+            finished = not ends.isdisjoint(ids[-1:])
+            rank = sum(own[first:]) / max(1, len(ids) - first) ** options.length_penalty
+            tokens = () if options.top_tokens is None else tuple(own)
+            one = Hypothesis(tuple(ids[:-1] if finished else ids), sum(own), finished, tokens)
+            # A prefix counts for the length there, and does not here.
+            found[row].append((finished, rank if options.prefix else 0.0, one))
+        for each in found:
+            each.sort(key=lambda one: one[:2], reverse=True)
+        return [[one for _, _, one in each[: options.alternatives]] for each in found]
 
     def _by_itself(
         self, sources: Sequence[Ids], outputs: Sequence[Output], options: GenerationOptions
