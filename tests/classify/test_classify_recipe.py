@@ -181,7 +181,7 @@ def test_a_bag_does_not_depend_on_the_seed_nor_on_the_order_of_the_texts() -> No
 
 @pytest.mark.slow
 def test_trec_trained_from_nothing() -> None:
-    """The figure of the benchmark, at its default seed."""
+    """The figure of the benchmark; with any seed, for a fit does not depend on it."""
     if "INKSTONE_DATA" not in os.environ:
         pytest.skip("INKSTONE_DATA is not set: the folder with kimcnn_sentences")
     import gzip
