@@ -79,7 +79,12 @@ def by_ctranslate2(bundle: Path, texts: list[str], engine: str) -> Callable[[], 
     def run() -> list[str]:
         sources = [[*one.tokens, "</s>"] for one in tokenizer.encode_batch(texts)]
         found = translator.translate_batch(
-            sources, beam_size=BEAM, length_penalty=1.0, max_batch_size=819, batch_type="tokens"
+            sources,
+            beam_size=BEAM,
+            length_penalty=1.0,
+            max_decoding_length=3 * max(len(source) for source in sources) + 16,
+            max_batch_size=819,
+            batch_type="tokens",
         )
         ids = [[tokenizer.token_to_id(token) for token in one.hypotheses[0]] for one in found]
         return [text.strip() for text in tokenizer.decode_batch(ids)]
