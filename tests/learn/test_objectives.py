@@ -174,3 +174,20 @@ def test_muon_in_stacks_is_torchs_muon() -> None:
     for one, other, before in zip(ours, theirs, start, strict=True):
         torch.testing.assert_close(one.detach(), other.detach(), atol=0.02, rtol=0)  # bfloat16 inside
         assert (one.detach() - before).abs().mean() > 0.05
+
+
+def test_the_bias_and_the_scale_of_the_output_are_learnt_too() -> None:
+    config = tiny(40, output_bias=True, scale_output=True, dropout=0.0)
+    model = Transformer(config, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.output_bias.copy_(torch.randn(40, generator=torch.Generator().manual_seed(2)))
+    examples = [PairExample((5, 6, 7, 3), (8, 9)), PairExample((10, 3), (11, 12, 13))]
+    batch = pair_batch(examples, pad_id=0, bos_id=2, eos_id=3)
+    sequence_to_sequence(model, batch, 0.1).mean.backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    logits = model(batch.source_BS, batch.target_BT).flatten(0, 1)[batch.counted_N]
+    F.cross_entropy(logits, batch.wanted_N, label_smoothing=0.1).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+    assert found["output_bias"].abs().sum() > 0.1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import sys
 from pathlib import Path
@@ -190,10 +189,6 @@ CONVERTED = {
 }
 
 
-# Options that these converters ask for and that transformers 5 no longer writes.
-OLDER_WORDS = {"bart": {"normalize_before": False}, "bert": {"position_embedding_type": "absolute"}}
-
-
 @torch.no_grad()
 def tidy(model: Transformer) -> Transformer:
     """The model as its family's converter takes it for granted: Marian's padding is zero and never produced."""
@@ -232,8 +227,6 @@ def test_what_we_write_its_own_converters_read(
     (tmp_path / "ours").mkdir()
     write_folder(model, tmp_path / "ours", family)
     words = write_words(tmp_path / "ours", model.config)
-    file = tmp_path / "ours" / "config.json"
-    file.write_text(json.dumps({**OLDER_WORDS.get(family, {}), **json.loads(file.read_text())}))
     export_ctranslate2(tmp_path / "ours", tmp_path / "exported", quantization="float32")
     converter = ctranslate2.converters.TransformersConverter(str(tmp_path / "ours"))
     converter.convert(str(tmp_path / "converted"), quantization="float32")

@@ -112,6 +112,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": config.max_positions,
         "activation_function": {"gelu-tanh": "gelu_new"}.get(config.activation, config.activation),
         "scale_embedding": config.scale_embeddings,
+        "normalize_before": False,  # CTranslate2's converter asks for it
         "tie_word_embeddings": config.tie_embeddings,
         "dropout": config.dropout,
         "is_encoder_decoder": True,

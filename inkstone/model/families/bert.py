@@ -89,6 +89,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": config.num_encoder_layers,
         "max_position_embeddings": config.max_positions + config.position_offset,
         "type_vocab_size": config.token_types,
+        "position_embedding_type": "absolute",  # CTranslate2's converter asks for it
         "layer_norm_eps": config.norm_epsilon,
         "hidden_act": {"gelu-tanh": "gelu_new"}.get(config.activation, config.activation),
         "tie_word_embeddings": config.tie_embeddings,
