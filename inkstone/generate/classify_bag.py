@@ -1,7 +1,7 @@
 """A bag of features in numpy: the served form of `model.bag`.
 
-A compressed bag keeps its embedding in int8 with a scale for each feature (`ship.quantize`), and so does this engine: only
-the rows of a text are widened.
+A compressed bag keeps its embedding in int8 with a scale for each feature (`ship.quantize`), and so does this engine:
+only the rows of a text are widened.
 """
 
 from __future__ import annotations
