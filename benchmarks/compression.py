@@ -32,7 +32,9 @@ def compress(model: str, out: Path, *words: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     print(done.stdout, flush=True)
     if done.returncode:  # a refusal, or a failure
-        print("\n".join(line for line in done.stderr.splitlines() if line.startswith("inkstone: ")), flush=True)
+        print(
+            "\n".join(line for line in done.stderr.splitlines() if line.startswith("inkstone: ")), flush=True
+        )
 
 
 def best_of(times: int, work: Callable[[], object]) -> float:
