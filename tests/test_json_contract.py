@@ -247,6 +247,13 @@ def test_pull_and_export(trained: Trained, tmp_path: Path, capsys: Capture) -> N
     has(found, {"size_bytes": int})
 
 
+def test_compress(trained: Trained, pairs: str, tmp_path: Path, capsys: Capture) -> None:
+    words = ("--quantize", "int8", "--data", pairs, "-o", str(tmp_path / "small"), "--limit", "50%")
+    found = document(capsys, "compress", str(trained.bundle), *words, "--set", "timed=2")
+    has(found, {"bundle": str, "written": bool, "metric": str, "limit": float, "n": int, "steps": [str]})
+    assert found["written"]
+
+
 def test_no_verb_is_without_a_contract() -> None:
     """A new verb comes with its test here; `serve` prints its address, tested with the server."""
     from inkstone.cli import VERBS
