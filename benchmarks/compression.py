@@ -3,7 +3,7 @@
     INKSTONE_DATA=... python benchmarks/compression.py            # a few minutes on one core
     INKSTONE_DATA=... python benchmarks/compression.py --prune    # a quarter of an hour: fewer heads, too
 
-Every table is the command's own: sizes, memory and seconds by `inkstone.recipes.footprint`, one text at a time on one
+Every table is the command's own: sizes, memory and seconds by `recipes.compress.footprint`, one text at a time on one
 thread. "original" is the trained checkpoint in float32, run by torch; what is shipped today has a row of its own. The
 torch kernels behind the int8 and int4 rows are timed by themselves at the end, beside float32: one matrix of a large
 model, where they pay, and one of the bundled translator, where they do not.

@@ -84,8 +84,8 @@ def compress(
     }
     require("torch", "compression", "train")
     from inkstone.learn.loop import Interrupted
-    from inkstone.recipes.compress import compress as run
-    from inkstone.recipes.compression import STUDENT, CompressRecipe, TooLossy
+    from inkstone.recipes.compress.run import compress as run
+    from inkstone.recipes.compress.trial import STUDENT, CompressRecipe, TooLossy
 
     given = {key: value for key, value in given.items() if value not in (None, [], False)}
     values = overlay({"training": STUDENT} if distill else {}, given, from_settings(settings))
@@ -105,7 +105,7 @@ def _show(result: Mapping[str, Any], as_json: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from inkstone.recipes.compression import cells
+    from inkstone.recipes.compress.trial import cells
 
     if as_json is not None:
         as_json(result)

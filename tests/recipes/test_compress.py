@@ -17,7 +17,7 @@ from inkstone.cli import main
 from inkstone.ground.manifest import problems, sha256
 from inkstone.model.bundle import open_bundle
 from inkstone.model.checkpoint import load_model
-from inkstone.recipes import compression, footprint
+from inkstone.recipes.compress import footprint, trial
 from inkstone.recipes.verify import verify
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         found = footprint._answered({**asked, "engine": engine, "inputs": inputs})
         return footprint.Footprint(size_bytes=footprint.size_of(folder, engine), **found)
 
-    monkeypatch.setattr(compression, "measure", measure)
+    monkeypatch.setattr(trial, "measure", measure)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from inkstone.ground.errors import ConfigError
 from inkstone.ground.progress import say
 
 if TYPE_CHECKING:
-    from inkstone.recipes.compression import CompressRecipe
+    from inkstone.recipes.compress.trial import CompressRecipe
 
 
 def parameters_of(model: Any) -> int:

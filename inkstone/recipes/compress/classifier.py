@@ -19,8 +19,9 @@ from inkstone.judge.compare import PRIMARY
 from inkstone.judge.evaluate import judge_labels
 from inkstone.judge.facts import Result
 from inkstone.model.bundle import Bundle, describe, new_bundle
-from inkstone.recipes.compress_bag import prune_features, read_bag
-from inkstone.recipes.compression import (
+from inkstone.recipes.compress.bag import prune_features, read_bag
+from inkstone.recipes.compress.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
+from inkstone.recipes.compress.trial import (
     ORIGINAL,
     CompressRecipe,
     Trial,
@@ -34,7 +35,6 @@ from inkstone.recipes.compression import (
 from inkstone.recipes.evaluate import unknown_labels
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.run import run_folder
-from inkstone.recipes.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
 from inkstone.text.normalize import normalize
 
 VALID_SHARE = 0.1

@@ -1,9 +1,10 @@
 """What a compression is made of, whatever the task: the recipe, the trial with its rows, the table, the limit, the card.
 
-Every row of the table is an engine measured by `recipes.footprint`: bytes it reads, memory of its process, seconds for
-one text at a time on one thread, and the task's metrics on the same texts. Two rows are the original: the trained
-checkpoint in float32 by torch, against which every loss is told, and what is shipped today. The limit is on the metric
-that decides (`judge.compare.PRIMARY`; of a translator its mean over the directions), as a share of the original's.
+Every row of the table is an engine measured by `recipes.compress.footprint`: bytes it reads, memory of its process,
+seconds for one text at a time on one thread, and the task's metrics on the same texts. Two rows are the original: the
+trained checkpoint in float32 by torch, against which every loss is told, and what is shipped today. The limit is on
+the metric that decides (`judge.compare.PRIMARY`; of a translator its mean over the directions), as a share of the
+original's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from inkstone.learn.loop import TrainingOptions
 from inkstone.learn.objectives.distillation import DistillationOptions
 from inkstone.model.bundle import Bundle
 from inkstone.model.config import PRESETS
-from inkstone.recipes.footprint import Footprint, measure
+from inkstone.recipes.compress.footprint import Footprint, measure
 from inkstone.recipes.run import run_folder, short_path
 
 TABLE_FILE = "compression.json"

@@ -3,7 +3,7 @@
     open -> measure the original -> (student) -> (fewer layers) -> (prune) -> heal by distillation -> quantise -> measure
     -> the table -> within the limit: bundle with card, certificate and manifest; else nothing is written
 
-What is measured, and against what, is in `recipes.compression`; the steps are in `recipes.shrink`.
+What is measured, and against what, is in `recipes.compress.trial`; the steps are in `recipes.compress.shrink`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from inkstone.ground.errors import ConfigError, OutputError, require
 from inkstone.model.bundle import open_bundle
-from inkstone.recipes.compress_classifier import compress_classifier
-from inkstone.recipes.compress_translator import compress_translator
-from inkstone.recipes.compression import CompressRecipe
+from inkstone.recipes.compress.classifier import compress_classifier
+from inkstone.recipes.compress.translator import compress_translator
+from inkstone.recipes.compress.trial import CompressRecipe
 from inkstone.recipes.run import run_folder
 
 TASKS = {"translate": compress_translator, "classify": compress_classifier}

@@ -18,7 +18,8 @@ from inkstone.judge.compare import PRIMARY
 from inkstone.judge.evaluate import judge_translations
 from inkstone.judge.facts import Result
 from inkstone.model.bundle import Bundle, describe, new_bundle
-from inkstone.recipes.compression import (
+from inkstone.recipes.compress.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
+from inkstone.recipes.compress.trial import (
     ORIGINAL,
     CompressRecipe,
     Trial,
@@ -31,7 +32,6 @@ from inkstone.recipes.compression import (
 )
 from inkstone.recipes.pairs import both, encode, evenly, read_corpus, turned
 from inkstone.recipes.run import run_folder
-from inkstone.recipes.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer

@@ -1,9 +1,9 @@
 """What a model costs where it runs: bytes on disk, memory of the process, seconds for one text at a time.
 
-Each engine is measured in a process of its own (`python -m inkstone.recipes.footprint`), which opens it, answers every
-text, and then times single texts; so memory is that of the whole process with everything it had to load, torch or not,
-and no engine profits from what another left in the caches. The processor is busy with other things too, so each text
-is timed a few times and the fastest counts.
+Each engine is measured in a process of its own (`python -m inkstone.recipes.compress.footprint`), which opens it,
+answers every text, and then times single texts; so memory is that of the whole process with everything it had to load,
+torch or not, and no engine profits from what another left in the caches. The processor is busy with other things too,
+so each text is timed a few times and the fastest counts.
 
     torch          the trained checkpoint in float32, by torch
     torch-int8, torch-int4        the quantised checkpoint in the bundle's folder of that name
@@ -61,7 +61,7 @@ def measure(
         "folder": str(folder), "engine": engine, "inputs": list(inputs), "architecture": architecture,
         "timed": timed, "beam_size": beam_size, "threads": threads,
     }  # fmt: skip
-    words = [sys.executable, "-m", "inkstone.recipes.footprint"]
+    words = [sys.executable, "-m", "inkstone.recipes.compress.footprint"]
     surroundings = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(words, input=json.dumps(asked), capture_output=True, text=True, env=surroundings)
     if done.returncode:
@@ -144,7 +144,7 @@ def _reader(folder: Path) -> Callable[[str], list[int]]:
 
 
 def _torch_bag(folder: Path) -> tuple[Callable[[str], list[int]], Any]:
-    from inkstone.recipes.compress_bag import read_bag
+    from inkstone.recipes.compress.bag import read_bag
 
     model, features = read_bag(folder)
     return lambda text: features.encode(text) or [0], model.eval()

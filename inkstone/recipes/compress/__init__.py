@@ -1,0 +1,1 @@
+"""A smaller model, and a table of what it costs. `run` is where to begin."""
