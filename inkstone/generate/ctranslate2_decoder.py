@@ -27,7 +27,7 @@ from inkstone.generate.engine import (
     check_watch,
     room_after,
 )
-from inkstone.generate.output import Output, begin, collected, detailed
+from inkstone.generate.output import Output, begin, collected, detailed, following
 from inkstone.generate.stepping import Run, close_lengths, step_through
 
 Ids = Sequence[int]
@@ -125,14 +125,8 @@ class CTranslate2Decoder:
     def _by_itself(
         self, prompts: Sequence[Ids], outputs: Sequence[Output], options: GenerationOptions
     ) -> None:
-        def told(step: Any) -> bool:
-            output: Output = outputs[step.batch_id]
-            if not output.done:
-                output.add(step.token_id, step.log_prob)
-            return output.done
-
         length = max(output.limit for output in outputs)
-        self._run(prompts, options, length, callback=told, **drawing(options))
+        self._run(prompts, options, length, callback=following(outputs), **drawing(options))
 
     def _ahead_of(self, sources: Sequence[Ids], options: GenerationOptions) -> Any:
         def ahead(outputs: Sequence[Output], count: int) -> list[Run]:

@@ -17,7 +17,7 @@ import numpy as np
 from inkstone.generate.ctranslate2_decoder import chooses_itself, drawing
 from inkstone.generate.ctranslate2_names import Names, opened
 from inkstone.generate.engine import ROWS, GenerationOptions, Hypothesis, Watch, check_watch
-from inkstone.generate.output import Output, begin, collected
+from inkstone.generate.output import Output, begin, collected, following
 from inkstone.generate.stepping import Run, close_lengths, step_through
 from inkstone.ground.errors import BundleError
 from inkstone.text.tokenizer import Tokenizer
@@ -156,14 +156,14 @@ class CTranslate2Engine:
     def _by_itself(
         self, sources: Sequence[Ids], outputs: Sequence[Output], options: GenerationOptions
     ) -> None:
-        def told(step: Any) -> bool:
-            output: Output = outputs[step.batch_id]
-            if not output.done:
-                output.add(step.token_id, step.log_prob)
-            return output.done
-
         length = max(output.limit for output in outputs)
-        self._run([sources[one.row] for one in outputs], options, length, callback=told, **drawing(options))
+        self._run(
+            [sources[one.row] for one in outputs],
+            options,
+            length,
+            callback=following(outputs),
+            **drawing(options),
+        )
 
     def _ahead_of(self, sources: Sequence[Ids], options: GenerationOptions) -> Any:
         def ahead(outputs: Sequence[Output], count: int) -> list[Run]:

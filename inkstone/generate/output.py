@@ -5,8 +5,9 @@ The engines differ in how they come by the scores of the next token; what is don
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from inkstone.generate.constraints import Scores
 from inkstone.generate.engine import GenerationOptions, Hypothesis, Step, Watch
@@ -115,3 +116,15 @@ def collected(outputs: Sequence[Output], rows: int, options: GenerationOptions) 
     for output in outputs:
         found[output.row].append(output.hypothesis())
     return [sorted(each, key=lambda one: one.score, reverse=True) for each in found]
+
+
+def following(outputs: Sequence[Output]) -> Callable[[Any], bool]:
+    """A callback for CTranslate2: each token it chose goes to its output, and it is told whether that one is done."""
+
+    def told(step: Any) -> bool:
+        output: Output = outputs[step.batch_id]
+        if not output.done:
+            output.add(step.token_id, step.log_prob)
+        return output.done
+
+    return told

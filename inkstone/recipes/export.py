@@ -168,11 +168,12 @@ def _tokenizer(folder: Path, staging: Path) -> str:
 
 
 def _opened_tokenizer(folder: Path) -> ForeignTokenizer | None:
-    from inkstone.model.families.folder import TOKENIZER_FILES, is_foreign
+    from inkstone.model.families.folder import is_foreign
+    from inkstone.text.foreign_files import has_tokenizer
     from inkstone.text.foreign_tokenizer import ForeignTokenizer
     from inkstone.text.tokenizer import Tokenizer
 
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         return None
     if is_foreign(folder):
         return ForeignTokenizer.load(folder)

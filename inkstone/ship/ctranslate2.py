@@ -25,20 +25,12 @@ from inkstone.ground.errors import ConfigError, raise_all, require
 from inkstone.ground.manifest import read_json
 from inkstone.model.config import ModelConfig
 from inkstone.model.positions import sinusoids
+from inkstone.text.foreign_files import has_tokenizer
 from inkstone.text.tokenizer import UNK, Tokenizer
 
 Quantization = Literal["float32", "int8"]
 Weights = Mapping[str, npt.NDArray[np.float32]]
 Part = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "spiece.model",
-    "source.spm",
-    "sentencepiece.bpe.model",
-)
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu-tanh": "GELUTanh", "silu": "SWISH"}
 
 
@@ -141,7 +133,7 @@ def _foreign(folder: Path) -> tuple[ModelConfig, Weights, list[str]]:
     model = read_folder(folder)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     tokens: list[str] = []
-    if any((folder / name).exists() for name in TOKENIZER_FILES):
+    if has_tokenizer(folder):
         inner = ForeignTokenizer.load(folder).inner
         tokens = [inner.id_to_token(number) or "" for number in range(inner.get_vocab_size())]
     return model.config, weights, tokens

@@ -43,6 +43,15 @@ from inkstone.text.sentencepiece import (
 
 Json = dict[str, Any]
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+)
 SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 _GENERIC = {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", ""}
 # The cuts of Qwen2: contractions, words with one sign before them, single digits, signs, line ends, spaces.
@@ -69,6 +78,11 @@ class Parts:
     pieces: tokenizers.Tokenizer | None = None
     target: Parts | None = None
     originals: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether a folder holds any of the files that a tokenizer is read from."""
+    return any((Path(folder) / name).exists() for name in FILES)
 
 
 def read_parts(folder: str | Path) -> Parts:

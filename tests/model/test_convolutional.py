@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="models need torch")
 
 import torch.nn.functional as F  # noqa: E402
+from samples import ids, padded_ids, shaken  # noqa: E402
 
 from inkstone.ground.errors import ConfigError  # noqa: E402
 from inkstone.model.convolutional import Convolutional, GatedConvolution  # noqa: E402
@@ -27,20 +28,7 @@ def make(**overlay: Any) -> Convolutional:
         **{**sizes, "num_decoder_layers": 2, "dropout": 0.0, "max_positions": 20, **overlay}
     )
     model = Convolutional(config, torch.Generator().manual_seed(1))
-    with torch.no_grad():  # biases away from zero, so that forgetting one shows
-        generator = torch.Generator().manual_seed(2)
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(4, 40, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def padded_ids(lengths: list[int]) -> torch.Tensor:
-    return torch.stack([F.pad(ids(1, n, seed=n)[0], (0, max(lengths) - n)) for n in lengths])
+    return shaken(model)
 
 
 @pytest.mark.parametrize("axes", AXES, ids=str)

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="models need torch")
 
-import torch.nn.functional as F  # noqa: E402
+from samples import ids, padded_ids, shaken  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
 from inkstone.model.interface import StepCache  # noqa: E402
@@ -36,20 +36,7 @@ def make(shape: str = "encoder-decoder", **overlay: Any) -> Recurrent:
     sizes = {"vocab_size": 40, "embedding_size": 10, "hidden_size": 16, "dropout": 0.0}
     config = RecurrentConfig(**{"shape": shape, **sizes, **layers, **overlay})  # type: ignore[arg-type]
     model = Recurrent(config, torch.Generator().manual_seed(1))
-    with torch.no_grad():  # biases away from zero, so that forgetting one shows
-        generator = torch.Generator().manual_seed(2)
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(4, 40, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def padded_ids(lengths: list[int]) -> torch.Tensor:
-    return torch.stack([F.pad(ids(1, n, seed=n)[0], (0, max(lengths) - n)) for n in lengths])
+    return shaken(model)
 
 
 @pytest.mark.parametrize("axes", AXES, ids=named)

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="models need torch")
 
 import torch.nn.functional as F  # noqa: E402
+from samples import ids, shaken  # noqa: E402
 
 from inkstone.ground.errors import ConfigError  # noqa: E402
 from inkstone.model.attention import Cache  # noqa: E402
@@ -63,16 +64,7 @@ def make(shape: str = "encoder-decoder", **overlay: Any) -> Transformer:
         "max_positions": 32, "dropout": 0.0, **overlay,
     }  # fmt: skip
     model = Transformer(ModelConfig(**values), torch.Generator().manual_seed(1))
-    with torch.no_grad():  # biases and norms away from their zeros and ones, so that forgetting one shows
-        generator = torch.Generator().manual_seed(2)
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(4, 40, (rows, length), generator=torch.Generator().manual_seed(seed))
+    return shaken(model)
 
 
 @pytest.mark.parametrize("axes", sampled_axes(), ids=named)

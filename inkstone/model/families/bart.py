@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from inkstone.model.config import ModelConfig
-from inkstone.model.families.family import Architecture, Family, Options, Theirs
+from inkstone.model.families.family import (
+    ACTIVATIONS,
+    Architecture,
+    Family,
+    Options,
+    Theirs,
+    their_activation,
+)
 
 
 def _names() -> dict[str, Theirs]:
@@ -43,16 +50,6 @@ def _names() -> dict[str, Theirs]:
                 f"{ours}feed_forward_norm.{kind}": f"{theirs}final_layer_norm.{kind}",
             }
     return names
-
-
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu-tanh",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "relu": "relu",
-    "swish": "silu",
-    "silu": "silu",
-}
 
 
 def _read(options: Options, architecture: Architecture) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "encoder_layers": config.num_encoder_layers,
         "decoder_layers": config.num_decoder_layers,
         "max_position_embeddings": config.max_positions,
-        "activation_function": {"gelu-tanh": "gelu_new"}.get(config.activation, config.activation),
+        "activation_function": their_activation(config),
         "scale_embedding": config.scale_embeddings,
         "normalize_before": False,  # CTranslate2's converter asks for it
         "tie_word_embeddings": config.tie_embeddings,

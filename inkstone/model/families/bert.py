@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from inkstone.model.config import ModelConfig
-from inkstone.model.families.family import Architecture, Family, Options, Theirs
+from inkstone.model.families.family import (
+    ACTIVATIONS,
+    Architecture,
+    Family,
+    Options,
+    Theirs,
+    their_activation,
+)
 
 _OURS = "encoder.layers.{n}."
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu-tanh",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "relu": "relu",
-    "silu": "silu",
-}
 
 
 def _names(base: str, prediction: dict[str, str], labels: dict[str, str]) -> dict[str, Theirs]:
@@ -91,7 +91,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "type_vocab_size": config.token_types,
         "position_embedding_type": "absolute",  # CTranslate2's converter asks for it
         "layer_norm_eps": config.norm_epsilon,
-        "hidden_act": {"gelu-tanh": "gelu_new"}.get(config.activation, config.activation),
+        "hidden_act": their_activation(config),
         "tie_word_embeddings": config.tie_embeddings,
         "hidden_dropout_prob": config.dropout,
         "pad_token_id": config.pad_id,

@@ -43,7 +43,21 @@ HARMLESS = frozenset({
 })  # fmt: skip
 
 
+# transformers' names of activations, and ours.
+ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+def their_activation(config: ModelConfig, tanh: str = "gelu_new") -> str:
+    """transformers' name of a model's activation. tanh: which of its names the family has for gelu-tanh."""
+    return tanh if config.activation == "gelu-tanh" else config.activation
 
 
 class Options:

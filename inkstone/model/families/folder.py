@@ -28,18 +28,10 @@ from inkstone.model.families.family import Architecture, Family, Options
 from inkstone.model.families.registry import FAMILIES
 from inkstone.model.families.weights import StoredTensors, write_tensors
 from inkstone.model.transformer import Transformer
+from inkstone.text.foreign_files import has_tokenizer
 from inkstone.text.foreign_tokenizer import ForeignTokenizer, vocabulary_problems
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "source.spm",
-)
 SHARD_BYTES = 5_000_000_000
 OPTIONAL = ("output_bias",)  # zeros where a folder has none
 
@@ -90,7 +82,7 @@ def look_into(folder: str | Path) -> Found:
 
 def _tokenizer_problems(folder: Path, config: ModelConfig) -> list[str]:
     """What is wrong with the tokenizer of a folder, where it has one."""
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         return []
     try:
         return vocabulary_problems(ForeignTokenizer.load(folder), config.vocab_size)

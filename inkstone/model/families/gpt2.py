@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from inkstone.model.config import ModelConfig
-from inkstone.model.families.family import Architecture, Family, Options
+from inkstone.model.families.family import (
+    ACTIVATIONS,
+    Architecture,
+    Family,
+    Options,
+    their_activation,
+)
 
 _LAYER = "transformer.h.{n}."
 _OURS = "decoder.layers.{n}."
@@ -27,13 +33,6 @@ NAMES = {
         for ours, theirs in {**_LINEAR, **_NORMS}.items()
         for kind in ("weight", "bias")
     },
-}
-ACTIVATIONS = {
-    "gelu_new": "gelu-tanh",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-    "silu": "silu",
 }
 
 
@@ -70,7 +69,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "n_layer": config.num_decoder_layers,
         "n_positions": config.max_positions,
         "layer_norm_epsilon": config.norm_epsilon,
-        "activation_function": {"gelu-tanh": "gelu_new"}.get(config.activation, config.activation),
+        "activation_function": their_activation(config),
         "scale_attn_weights": config.scale_scores,
         "tie_word_embeddings": config.tie_embeddings,
         "pad_token_id": config.pad_id,

@@ -9,7 +9,14 @@ import math
 from typing import Any
 
 from inkstone.model.config import ModelConfig
-from inkstone.model.families.family import Architecture, Family, Options, Theirs
+from inkstone.model.families.family import (
+    ACTIVATIONS,
+    Architecture,
+    Family,
+    Options,
+    Theirs,
+    their_activation,
+)
 
 _LAYER = "model.layers.{n}."
 NAMES: dict[str, Theirs] = {
@@ -46,13 +53,6 @@ FIXED = {
     "positions": "rotary",
     "norm": "rms",
     "feed_forward": "gated",
-}
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "relu": "relu",
 }
 
 
@@ -136,7 +136,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": config.num_decoder_layers,
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_epsilon,
-        "hidden_act": {"gelu-tanh": "gelu_pytorch_tanh"}.get(config.activation, config.activation),
+        "hidden_act": their_activation(config, "gelu_pytorch_tanh"),
         "tie_word_embeddings": config.tie_embeddings,
         "pad_token_id": config.pad_id,
         "bos_token_id": config.bos_id,

@@ -20,7 +20,7 @@ from inkstone.judge.evaluate import judge_labels
 from inkstone.judge.facts import Result
 from inkstone.model.bundle import Bundle, describe, new_bundle
 from inkstone.recipes.compress.bag import prune_features, read_bag
-from inkstone.recipes.compress.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
+from inkstone.recipes.compress.shrink import made_smaller, parameters_of, refuse_impossible
 from inkstone.recipes.compress.trial import (
     ORIGINAL,
     CompressRecipe,
@@ -34,7 +34,6 @@ from inkstone.recipes.compress.trial import (
 )
 from inkstone.recipes.evaluate import unknown_labels
 from inkstone.recipes.pairs import evenly
-from inkstone.recipes.run import run_folder
 from inkstone.text.normalize import normalize
 
 VALID_SHARE = 0.1
@@ -78,7 +77,11 @@ def compress_classifier(bundle: Bundle, recipe: CompressRecipe, out: Path) -> di
         (original / "tokenizer.json").write_bytes((bundle.path / "tokenizer.json").read_bytes())
         trial.look(ORIGINAL, original, "torch")
         trial.look(f"as shipped: {shipped(bundle)}", bundle.path, "served")
-        small, steps = _smaller(model, bundle, recipe, material, out)
+        small, steps = made_smaller(
+            model, bundle, recipe, out,
+            lambda one: _run_texts(one, bundle, material),
+            lambda student, run: _taught(student, model, bundle, recipe, material, run),
+        )  # fmt: skip
         return _written_reader(trial, material, small, steps, out)
 
 
@@ -174,25 +177,6 @@ def _written_bag(trial: Trial, material: _Material, model: Any, features: Any, o
         parity = ship_bag_int8(model, features, folder, [record.text for record in material.measured])
         new = [trial.look("new: numpy, int8", folder, "served")]
         return _finished(trial, folder, new, steps, parity, parameters_of(model), out, made)
-
-
-def _smaller(
-    model: Any, bundle: Bundle, recipe: CompressRecipe, material: _Material, out: Path
-) -> tuple[Any, list[str]]:
-    steps: list[str] = []
-    small = model
-    if recipe.distil:
-        small = student_of(model, recipe)
-        steps.append(f"a student of size {recipe.distil} taught by {bundle.name}")
-        small = _taught(small, model, bundle, recipe, material, run_folder(out) / "student")
-    if recipe.layers or recipe.prune:
-        small, words = shrink_structure(small, recipe, lambda one: _run_texts(one, bundle, material))
-        steps += words
-        if not (recipe.prune and recipe.prune_what == "weights"):
-            small = _taught(small, model, bundle, recipe, material, run_folder(out) / "healing")
-            steps.append(f"healed for {recipe.training.epochs:g} epochs by distillation from {bundle.name}")
-    steps.append(f"weights in {recipe.quantize}")
-    return small, steps
 
 
 def _encoded(bundle: Bundle, records: Sequence[Labelled], longest: int) -> list[tuple[int, ...]]:

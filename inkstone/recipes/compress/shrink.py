@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inkstone.ground.errors import ConfigError
 from inkstone.ground.progress import say
+from inkstone.model.bundle import Bundle
+from inkstone.recipes.run import run_folder
 
 if TYPE_CHECKING:
     from inkstone.recipes.compress.trial import CompressRecipe
@@ -81,3 +84,30 @@ def shrink_structure(
             )
     say(f"{before:,} parameters became {parameters_of(model):,}")
     return model, words
+
+
+def made_smaller(
+    model: Any,
+    bundle: Bundle,
+    recipe: CompressRecipe,
+    out: Path,
+    run: Callable[[Any], object],
+    taught: Callable[[Any, Path], Any],
+) -> tuple[Any, list[str]]:
+    """The smaller model, and in words what was done.
+
+    run: puts some texts through a model. taught: a student after it has learnt from the model; its state is in a folder.
+    """
+    steps: list[str] = []
+    small = model
+    if recipe.distil:
+        steps.append(f"a student of size {recipe.distil} taught by {bundle.name}")
+        small = taught(student_of(model, recipe), run_folder(out) / "student")
+    if recipe.layers or recipe.prune:
+        small, words = shrink_structure(small, recipe, run)
+        steps += words
+        if not (recipe.prune and recipe.prune_what == "weights"):
+            small = taught(small, run_folder(out) / "healing")
+            steps.append(f"healed for {recipe.training.epochs:g} epochs by distillation from {bundle.name}")
+    steps.append(f"weights in {recipe.quantize}")
+    return small, steps

@@ -18,7 +18,7 @@ from inkstone.judge.compare import PRIMARY
 from inkstone.judge.evaluate import judge_translations
 from inkstone.judge.facts import Result
 from inkstone.model.bundle import Bundle, describe, new_bundle
-from inkstone.recipes.compress.shrink import parameters_of, refuse_impossible, shrink_structure, student_of
+from inkstone.recipes.compress.shrink import made_smaller, parameters_of, refuse_impossible
 from inkstone.recipes.compress.trial import (
     ORIGINAL,
     CompressRecipe,
@@ -31,7 +31,6 @@ from inkstone.recipes.compress.trial import (
     write_card,
 )
 from inkstone.recipes.pairs import both, encode, evenly, read_corpus, turned
-from inkstone.recipes.run import run_folder
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
@@ -75,7 +74,11 @@ def compress_translator(bundle: Bundle, recipe: CompressRecipe, out: Path) -> di
         material.tokenizer.save(scratch / "original" / "tokenizer.json")
         trial.look(ORIGINAL, scratch / "original", "torch")
         trial.look(f"as shipped: {shipped(bundle)}", bundle.path, "served")
-        small, steps = _smaller(model, bundle, recipe, material, out)
+        small, steps = made_smaller(
+            model, bundle, recipe, out,
+            lambda one: _run_pairs(one, material),
+            lambda student, run: _taught(student, model, bundle, recipe, material, run),
+        )  # fmt: skip
         return _written(trial, material, small, steps, out)
 
 
@@ -165,26 +168,6 @@ def _trial(bundle: Bundle, recipe: CompressRecipe, material: _Material) -> Trial
 
     inputs = [row for direction in material.directions for row in material.sources[direction]]
     return Trial(bundle, recipe, inputs, judged, PRIMARY["translate"])
-
-
-def _smaller(
-    model: Any, bundle: Bundle, recipe: CompressRecipe, material: _Material, out: Path
-) -> tuple[Any, list[str]]:
-    """The smaller model, and in words what was done."""
-    steps: list[str] = []
-    small = model
-    if recipe.distil:
-        small = student_of(model, recipe)
-        steps.append(f"a student of size {recipe.distil} taught by {bundle.name}")
-        small = _taught(small, model, bundle, recipe, material, run_folder(out) / "student")
-    if recipe.layers or recipe.prune:
-        small, words = shrink_structure(small, recipe, lambda one: _run_pairs(one, material))
-        steps += words
-        if not (recipe.prune and recipe.prune_what == "weights"):
-            small = _taught(small, model, bundle, recipe, material, run_folder(out) / "healing")
-            steps.append(f"healed for {recipe.training.epochs:g} epochs by distillation from {bundle.name}")
-    steps.append(f"weights in {recipe.quantize}")
-    return small, steps
 
 
 def _collate(config: Any) -> Any:
