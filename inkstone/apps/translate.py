@@ -11,7 +11,7 @@ by length there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -67,8 +67,13 @@ class Translator:
         *,
         engine: Literal["auto", "ctranslate2", "onnx", "torch"] = "auto",
         threads: int = 0,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
-        """bundle: a folder, or the name of a bundled model. threads: 0 takes all cores."""
+        """bundle: a folder, or the name of a bundled model. threads: 0 takes all cores.
+
+        adapters: folders of LoRA adapters on this model, by the name that `GenerationOptions.adapter` gives for a
+        request; they need engine="torch", which "auto" then takes.
+        """
         self.bundle: Bundle = open_bundle(bundle, task="translate")
         self.name = self.bundle.name
         self.directions: tuple[Direction, ...] = tuple(
@@ -81,7 +86,7 @@ class Translator:
         self.comfortable = min(
             int(self.bundle.description.get("comfortable_tokens", 64)), max(1, (self.positions - 2) // 2)
         )
-        self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads)
+        self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads, adapters)
 
     def __call__(self, text: str, *, to: str | None = None, source: str | None = None) -> str:
         """The translation of one text."""
@@ -206,17 +211,30 @@ class Translator:
         return Translation(text, whole[0], score, *direction, alternatives=tuple(whole[1:]))
 
 
-def open_engine(folder: Path, tokenizer: Tokenizer, kind: str, threads: int) -> Engine:
-    """The engine of this kind for a bundle; "auto" takes the one it was shipped with. Raises BundleError without one."""
+def open_engine(
+    folder: Path,
+    tokenizer: Tokenizer,
+    kind: str,
+    threads: int,
+    adapters: Mapping[str, str | Path] | None = None,
+) -> Engine:
+    """The engine of this kind for a bundle; "auto" takes the one it was shipped with, or torch where there are adapters.
+
+    Raises BundleError without one, ConfigError for adapters on an engine that cannot switch them.
+    """
     if not 0 <= threads <= MOST_THREADS:  # a negative number is a crash in CTranslate2, and so is a huge one
         raise ConfigError(f"threads={threads} is not between 0 (all cores) and {MOST_THREADS}.")
-    if kind == "torch":
+    if adapters and kind not in ("auto", "torch"):
+        raise ConfigError(
+            f"engine={kind} has no adapters. Use engine=torch, or merge one: inkstone export --adapter."
+        )
+    if kind == "torch" or adapters:
         from inkstone.ground.errors import require
 
         require("torch", "the torch engine", "train")
         from inkstone.generate.torch_engine import TorchEngine
 
-        return TorchEngine.load(folder)
+        return TorchEngine.load(folder, adapters)
     if kind not in ("auto", *_SHIPPED):
         raise ConfigError(not_known("engine", kind, ["auto", *_SHIPPED, "torch"]))
     shipped = {

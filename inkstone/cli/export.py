@@ -19,13 +19,16 @@ def export(
         str | None, typer.Option(help="For hf: llama, bert, ... Default: the first that fits.")
     ] = None,
     quantize: Annotated[str, typer.Option(help="For ct2 and onnx: float32 or int8.")] = "float32",
+    adapter: Annotated[
+        Path | None, typer.Option(help="The folder of a LoRA adapter on the model, to be merged into it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write a model for another program, proved equal to the original, or not at all."""
     from inkstone.cli import print_json
     from inkstone.recipes.export import export as run
 
-    found = run(bundle, to, out, family=family, quantization=quantize)
+    found = run(bundle, to, out, family=family, quantization=quantize, adapter=adapter)
     if as_json:
         print_json(asdict(found))
         return

@@ -37,6 +37,9 @@ def translate(
     engine: Annotated[
         str, typer.Option(help="ctranslate2, onnx or torch. Default: what the model was shipped with.")
     ] = "auto",
+    adapter: Annotated[
+        str | None, typer.Option(help="A LoRA adapter on the model: FOLDER or NAME=FOLDER. Runs in torch.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, max=256, help="0 takes all cores.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -49,9 +52,15 @@ def translate(
     if file is not None and out is not None and out.exists() and file.exists() and out.samefile(file):
         raise ConfigError(f"{out} is also the input. Choose another name for the output.")
     wanted = _texts(texts or [], file)
-    translator = Translator(model, engine=engine, threads=threads)  # type: ignore[arg-type]
+    adapters = named_folder(adapter)
+    translator = Translator(model, engine=engine, threads=threads, adapters=adapters)  # type: ignore[arg-type]
     width = beam_size or max(alternatives, GenerationOptions().beam_size)
-    options = GenerationOptions(beam_size=width, alternatives=alternatives, length_penalty=length_penalty)
+    options = GenerationOptions(
+        beam_size=width,
+        alternatives=alternatives,
+        length_penalty=length_penalty,
+        adapter=next(iter(adapters), None),
+    )
     found = translator.translate(wanted, to=to, source=source, options=options)
     if out is not None:
         write_text(out, "".join(f"{one.translation}\n" for one in found))
@@ -72,6 +81,18 @@ def translate(
         for one in found:
             for line in (one.translation, *(f"  {other}" for other in one.alternatives)):
                 print(line)
+
+
+def named_folder(given: str | None) -> dict[str, str]:
+    """FOLDER or NAME=FOLDER as the name and its folder; a folder without a name is called as it is. Empty for none."""
+    if given is None:
+        return {}
+    name, equals, folder = given.partition("=")
+    if not equals or "/" in name:
+        name, folder = Path(given).name.replace(".", "-") or "adapter", given
+    if not name or not folder:
+        raise ConfigError(f'--adapter "{given}" names no folder. Write --adapter FOLDER or NAME=FOLDER.')
+    return {name: folder}
 
 
 def _texts(texts: list[str], file: Path | None) -> list[str]:

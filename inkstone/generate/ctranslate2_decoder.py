@@ -74,6 +74,7 @@ class CTranslate2Decoder:
         """See `StreamingEngine.generate`. Raises ConfigError for prompts that are empty or fill all positions."""
         check_watch(watch, options)
         options.refuse(("prefix",), "a decoder, whose prompt is its prefix,")
+        options.refuse(("adapter",), "CTranslate2")
         check_prompts(sources, self.max_positions)
         if options.beam_size > 1:
             options.refuse(("no_repeat_ngram",), "CTranslate2 with a beam")

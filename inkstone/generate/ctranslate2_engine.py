@@ -47,6 +47,7 @@ class CTranslate2Engine:
     ) -> list[list[Hypothesis]]:
         """See `StreamingEngine.generate`. Sources of one length limit run together."""
         check_watch(watch, options)
+        options.refuse(("adapter",), "CTranslate2")
         if options.beam_size > 1 and options.top_tokens:
             options.refuse(("top_tokens",), "CTranslate2 with a beam over a source")
         plain = not options.temperature and chooses_itself(replace(options, no_repeat_ngram=0))

@@ -34,6 +34,7 @@ class GenerationOptions:
     positive, else multiplied (Keskar et al., 2019).
     seed: the same gives the same text, whatever else is in the batch; None draws anew each time.
     top_tokens: None says only how likely the whole is; n says it of each token, and the n likeliest at each place.
+    adapter: the name of the adapter (LoRA) that this call goes through; None is the model as it is.
     """
 
     beam_size: int = 4
@@ -51,6 +52,7 @@ class GenerationOptions:
     repetition_penalty: float = 1.0
     seed: int | None = None
     top_tokens: int | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         most = 64 if self.temperature else self.beam_size
@@ -110,7 +112,7 @@ class GenerationOptions:
 
 _DEFAULTS = {one.name: one.default for one in fields(GenerationOptions)}
 BEYOND_BEAM_SEARCH = (
-    "prefix", "end_ids", "no_repeat_ngram", "temperature", "repetition_penalty", "top_tokens",
+    "prefix", "end_ids", "no_repeat_ngram", "temperature", "repetition_penalty", "top_tokens", "adapter",
 )  # fmt: skip
 
 

@@ -1,8 +1,13 @@
-"""The torch engines: the trained model itself. The reference for every other engine, and what runs on a GPU."""
+"""The torch engines: the trained model itself. The reference for every other engine, and what runs on a GPU.
+
+They are also the ones that can switch adapters (LoRA, `model.lora`): `options.adapter` names the one that a call goes
+through. Calls in other threads and tasks go through theirs at the same time, over the same base.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -22,27 +27,34 @@ from inkstone.generate.engine import (
     room_after,
 )
 from inkstone.generate.output import Output, begin, collected, detailed
-from inkstone.ground.errors import ConfigError
+from inkstone.ground.errors import ConfigError, not_known
 from inkstone.model.checkpoint import load_model
 from inkstone.model.interface import SequenceModel
+from inkstone.model.lora import Adapters
+from inkstone.model.lora_files import open_adapters
 from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
 
 Ids = Sequence[int]
+Folders = Mapping[str, str | Path]  # of adapters in PEFT's format, by name
 
 
 class TorchEngine:
-    """Runs a model with an encoder and a decoder, whatever its architecture, in the precision of its weights."""
+    """Runs a model with an encoder and a decoder, whatever its architecture, in the precision of its weights.
+
+    adapters: those on this model, which calls may name.
+    """
 
     name = "torch"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, adapters: Adapters | None = None) -> None:
         self.model = cast(SequenceModel, model.eval())
+        self.adapters = adapters
 
     @classmethod
-    def load(cls, folder: Path) -> TorchEngine:
-        """The engine of a bundle's checkpoint."""
-        return cls(load_model(folder))
+    def load(cls, folder: Path, adapters: Folders | None = None) -> TorchEngine:
+        """The engine of a bundle's checkpoint, with the adapters of these folders. Raises BundleError."""
+        return cls(*_loaded(folder, adapters))
 
     def generate(
         self, sources: Sequence[Ids], options: GenerationOptions, watch: Watch | None = None
@@ -51,12 +63,16 @@ class TorchEngine:
         check_watch(watch, options)
         numbered = list(enumerate(sources))
         run = self._drawn if options.beam_size == 1 else self._searched
-        return in_batches(numbered, [len(s) for s in sources], lambda rows: run(rows, options, watch))
+        with _through(self.adapters, options.adapter):
+            return in_batches(numbered, [len(s) for s in sources], lambda rows: run(rows, options, watch))
 
-    def score(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[float]:
-        """See `Engine.score`."""
+    def score(
+        self, sources: Sequence[Ids], targets: Sequence[Ids], *, adapter: str | None = None
+    ) -> list[float]:
+        """See `Engine.score`; adapter: as in the options."""
         pairs = list(zip(sources, targets, strict=True))
-        return in_batches(pairs, [len(s) + len(t) for s, t in pairs], self._score)
+        with _through(self.adapters, adapter):
+            return in_batches(pairs, [len(s) + len(t) for s, t in pairs], self._score)
 
     @torch.inference_mode()
     def _drawn(
@@ -105,23 +121,23 @@ class TorchEngine:
 
 
 class TorchDecoder:
-    """Continues prompts with a decoder, in the precision of its weights."""
+    """Continues prompts with a decoder, in the precision of its weights. adapters: as in `TorchEngine`."""
 
     name = "torch"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, adapters: Adapters | None = None) -> None:
         if not isinstance(model, Transformer) or model.config.shape != "decoder":
             raise ConfigError(
                 "prompts are continued by a Transformer of shape=decoder; this model is another."
             )
-        self.model = model.eval()
+        self.model, self.adapters = model.eval(), adapters
         limited = model.config.positions != "relative"
         self.max_positions = model.config.max_positions if limited else 0
 
     @classmethod
-    def load(cls, folder: Path) -> TorchDecoder:
-        """The engine of a checkpoint, ours or of a family known here."""
-        return cls(load_model(folder))
+    def load(cls, folder: Path, adapters: Folders | None = None) -> TorchDecoder:
+        """The engine of a checkpoint, ours or of a family known here, with the adapters of these folders."""
+        return cls(*_loaded(folder, adapters))
 
     def generate(
         self, sources: Sequence[Ids], options: GenerationOptions, watch: Watch | None = None
@@ -132,12 +148,16 @@ class TorchDecoder:
         check_prompts(sources, self.max_positions)
         numbered = list(enumerate(sources))
         run = self._drawn if options.beam_size == 1 else self._searched
-        return in_batches(numbered, [len(s) for s in sources], lambda rows: run(rows, options, watch))
+        with _through(self.adapters, options.adapter):
+            return in_batches(numbered, [len(s) for s in sources], lambda rows: run(rows, options, watch))
 
-    def score(self, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[float]:
-        """See `Engine.score`; sources are prompts."""
+    def score(
+        self, sources: Sequence[Ids], targets: Sequence[Ids], *, adapter: str | None = None
+    ) -> list[float]:
+        """See `Engine.score`; sources are prompts. adapter: as in the options."""
         pairs = list(zip(sources, targets, strict=True))
-        return in_batches(pairs, [len(s) + len(t) for s, t in pairs], self._score)
+        with _through(self.adapters, adapter):
+            return in_batches(pairs, [len(s) + len(t) for s, t in pairs], self._score)
 
     def _limits(self, rows: Sequence[tuple[int, Ids]], options: GenerationOptions) -> list[int]:
         return [room_after(len(prompt), options, self.max_positions) for _, prompt in rows]
@@ -181,6 +201,27 @@ class TorchDecoder:
             float(row[len(p) - 1 : len(p) + len(t)].sum())
             for row, (p, t) in zip(scores_BT, pairs, strict=True)
         ]
+
+
+def _loaded(folder: Path, adapters: Folders | None) -> tuple[nn.Module, Adapters | None]:
+    model = load_model(folder)
+    return model, open_adapters(model, folder, adapters) if adapters else None
+
+
+@contextmanager
+def _through(adapters: Adapters | None, name: str | None) -> Iterator[None]:
+    """Go through an adapter while the block runs. Raises ConfigError listing the known when there is none of the name."""
+    known = adapters.configs if adapters is not None else {}
+    if name is not None and name not in known:
+        said = (
+            not_known("adapter", name, known) if known else f'adapter="{name}": there are none on this model.'
+        )
+        raise ConfigError(said)
+    if adapters is None:
+        yield
+        return
+    with adapters.use(name):
+        yield
 
 
 def run(begun: Continuation, outputs: Sequence[Output]) -> None:

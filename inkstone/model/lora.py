@@ -13,17 +13,22 @@ An adapter is saved and read as PEFT does (github.com/huggingface/peft): adapter
 adapter_model.safetensors, under the names of a foreign family (`model.families`) or under our own. A part over several of
 their matrices is written to each of them: A again and again, B cut by rows, which is the same function.
 
+Models of every architecture have linear layers and so can have adapters; the recurrences of an LSTM or GRU and the
+filters of a TextCNN are no linear layers and stay as they are.
+
 What is not here: DoRA, biases, embeddings, modules trained in full beside the adapter; they are refused by name.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +44,10 @@ ATTENTION = ("*.attention.query_key_value", "*.memory_attention.query", "*.memor
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """One adapter. targets: patterns of names of linear layers, as in `*.feed_forward.up` (fnmatch)."""
+    """One adapter. targets: patterns of names of linear layers, as in `*.feed_forward.up` (fnmatch).
+
+    The default are the attentions of a Transformer; of a model without any, all linear layers.
+    """
 
     rank: int = 8
     alpha: float = 16.0
@@ -113,6 +121,16 @@ class LoraLinear(nn.Module):
             weight_OI = weight_OI + part.matrix(self.out_features).to(weight_OI.dtype)
         return weight_OI
 
+    def plain(self, name: str | None, memo: dict[int, Any]) -> nn.Linear:
+        """The layer with an adapter merged into it. memo: what stands for the base's own tensors, by their id."""
+        with torch.device("meta"):
+            layer = nn.Linear(self.in_features, self.out_features, self.bias is not None)
+        changed = name is not None and name in self.adapters
+        layer.weight = nn.Parameter(self.merged(name)) if changed else memo[id(self.base.weight)]
+        if layer.bias is not None:
+            layer.bias = memo[id(self.base.bias)]
+        return layer
+
     def _parts(self, name: str | None) -> Iterator[Part]:
         if name is not None and name in self.adapters:
             yield from self.adapters[name]  # type: ignore[misc]
@@ -143,7 +161,7 @@ class Adapters:
     ...     model(source_BS, target_BT)
     """
 
-    model: Transformer
+    model: nn.Module
     configs: dict[str, LoraConfig] = field(default_factory=dict)
     _chosen: ContextVar[Chosen] = field(default_factory=lambda: ContextVar("adapter", default=None))
 
@@ -158,6 +176,8 @@ class Adapters:
         Raises ConfigError for a name that is taken and for every target that fits no linear layer.
         """
         linear = self.layers()
+        if config.targets == ATTENTION and not isinstance(self.model, Transformer):
+            config = replace(config, targets=("*",))
         unknown = [
             not_known("target", target, sorted({"*." + path.split(".", 3)[-1] for path in linear}))
             for target in config.targets
@@ -258,24 +278,25 @@ class Adapters:
             if isinstance(module, LoraLinear) and name in module.adapters:
                 del module.adapters[name]
 
-    def without(self) -> Transformer:
-        """The base as a plain model, sharing its weights."""
+    def without(self) -> Any:
+        """The base as a plain model of its own class, sharing its weights."""
         return self._plain(None)
 
-    def merged(self, name: str) -> Transformer:
-        """A plain model with an adapter merged into it; the base stays as it is."""
+    def merged(self, name: str) -> Any:
+        """A plain model of the base's class with an adapter merged into it; the base stays as it is."""
         self._known(name)
         return self._plain(name)
 
     @torch.no_grad()
-    def _plain(self, name: str | None) -> Transformer:
-        weights: dict[str, Tensor] = {}
-        for path, tensor in self.model.state_dict().items():
-            if ".adapters." not in path:
-                weights[path.replace(".base.", ".")] = tensor
-        for path, module in self.model.named_modules():
+    def _plain(self, name: str | None) -> nn.Module:
+        """A copy of the model, whatever its class, in which every layer with adapters is a plain one.
+
+        What is in the memo is taken instead of being copied: the tensors themselves, and the new layers.
+        """
+        memo: dict[int, Any] = {}
+        memo |= {id(one): nn.Parameter(one.detach()) for one in self.model.parameters()}
+        memo |= {id(one): one for one in self.model.buffers()}
+        for module in self.model.modules():
             if isinstance(module, LoraLinear):
-                weights[f"{path}.weight"] = module.merged(
-                    name
-                ).detach()  # a tensor of its own: not the base itself
-        return Transformer.of_weights(self.model.config, weights)
+                memo[id(module)] = module.plain(name, memo)
+        return copy.deepcopy(self.model, memo).eval()

@@ -21,8 +21,10 @@ from inkstone.ground.errors import BundleError, ConfigError, not_known, raise_al
 from inkstone.ground.files import explained, write_json
 from inkstone.ground.manifest import read_json
 from inkstone.model.config import ModelConfig
+from inkstone.model.families.folder import is_foreign
 from inkstone.model.families.registry import FAMILIES
 from inkstone.model.lora import Adapters, LoraConfig, Part
+from inkstone.model.transformer import Transformer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -73,6 +75,10 @@ def _places(adapters: Adapters, family_name: str | None) -> dict[str, _Place]:
         }
     if family_name not in FAMILIES:
         raise ConfigError(not_known("family", family_name, FAMILIES))
+    if not isinstance(adapters.model, Transformer):
+        raise ConfigError(
+            f"{family_name} is a family of Transformers, and this is none. Leave the family out."
+        )
     family, config = FAMILIES[family_name], adapters.model.config
     kind = family.architecture_of(config)
     if kind is None:
@@ -146,6 +152,23 @@ def save_adapter(
     )
     with explained(folder / WEIGHTS):
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def open_adapters(model: nn.Module, base: Path, folders: Mapping[str, str | Path]) -> Adapters:
+    """The adapters of these folders, by name, on a model that was read from `base`.
+
+    Their layers have the names of the base's family where it is a foreign checkpoint, else ours. Raises BundleError
+    with everything that is wrong with the first that cannot be used.
+    """
+    adapters, family = Adapters(model), family_of(base)
+    for name, folder in folders.items():
+        load_adapter(adapters, name, folder, family=family)
+    return adapters
+
+
+def family_of(base: Path) -> str | None:
+    """Whose names the layers of a checkpoint have; None for ours."""
+    return str(read_json(base / "config.json")["model_type"]) if is_foreign(base) else None
 
 
 def load_adapter(adapters: Adapters, name: str, folder: str | Path, *, family: str | None = None) -> None:

@@ -2,6 +2,8 @@
 
     bundle or checkpoint ─ load ─> model ─ write ─> a hidden folder ─ run or read back ─ prove ─> parity.json ─> its name
 
+An adapter (LoRA) of the model is merged into it first: what is written is an ordinary model.
+
 Besides the numbers and texts of `ship/proof.py`, the tokenizer is compared on sentences of several languages, with its
 special tokens and its chat template.
 """
@@ -9,6 +11,9 @@ special tokens and its chat template.
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -45,11 +50,18 @@ class Exported:
 
 
 def export(
-    source: str | Path, to: str, out: str | Path, *, family: str | None = None, quantization: str = "float32"
+    source: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    family: str | None = None,
+    quantization: str = "float32",
+    adapter: str | Path | None = None,
 ) -> Exported:
     """Write the model of a bundle or of a checkpoint folder for another program, proved equal.
 
-    family: for hf, instead of the first that can hold the model. Raises ConfigError listing what the target cannot hold,
+    family: for hf, instead of the first that can hold the model. adapter: the folder of one on this model, to be merged
+    into what is written. Raises ConfigError listing what the target cannot hold,
     BundleError where the export does not agree; nothing is written then.
     """
     require("torch", "exporting models", "train")
@@ -60,13 +72,13 @@ def export(
         raise ConfigError("a Hugging Face folder is written in float32. Leave --quantize out.")
     if family is not None and to != "hf":
         raise ConfigError(f"--family={family} goes with --to hf only.")
-    folder = _place(source)
-    model = _model(folder)
+    name = (place := _place(source)).name
     writers: dict[str, Any] = {"hf": _to_hugging_face, "ct2": _to_ctranslate2, "onnx": _to_onnx}
-    with whole_folder(out) as staging:
+    with _merged(place, adapter) as (model, folder), whole_folder(out) as staging:
         family, proof = writers[to](model, folder, staging, family, quantization)
         write_json(staging / "parity.json", asdict(proof))
-        seal(staging, {"exported_from": folder.name, "to": to})
+        made = {"exported_from": name, "to": to}
+        seal(staging, made if adapter is None else {**made, "adapter_merged": Path(adapter).name})
     return Exported(str(out), to, family, proof)
 
 
@@ -85,6 +97,31 @@ def _model(folder: Path) -> Any:
             f"{folder} holds a bag of features, which is served as it is; there is nothing to export."
         )
     return load_model(folder)
+
+
+@contextmanager
+def _merged(folder: Path, adapter: str | Path | None) -> Iterator[tuple[Any, Path]]:
+    """The model and its folder; with an adapter, the merged model and a folder of it that goes when the block ends."""
+    model = _model(folder)
+    if adapter is None:
+        yield model, folder
+        return
+    from inkstone.model.checkpoint import save_model
+    from inkstone.model.families.folder import write_folder
+    from inkstone.model.lora_files import family_of, open_adapters
+
+    model = open_adapters(model, folder, {"merged": adapter}).merged("merged")
+    with tempfile.TemporaryDirectory(prefix="inkstone-export-") as scratch:
+        place = Path(scratch) / folder.name
+        shutil.copytree(
+            folder, place, ignore=shutil.ignore_patterns("*.safetensors*", "ctranslate2-*", "onnx-*")
+        )
+        family = family_of(folder)
+        if family is None:
+            save_model(model, place)
+        else:
+            write_folder(model, place, family)
+        yield model, place
 
 
 def _to_hugging_face(

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,10 +16,16 @@ from inkstone.ground.errors import BundleError, ConfigError
 from inkstone.learn.data.batches import PairExample, pair_batch
 from inkstone.learn.loop import TrainingOptions, train
 from inkstone.learn.objectives import sequence_to_sequence
+from inkstone.model import convolutional_config, recurrent_config
+from inkstone.model.bag import Bag, BagConfig
+from inkstone.model.checkpoint import load_model, save_model
 from inkstone.model.config import ModelConfig, tiny
+from inkstone.model.convolutional import Convolutional
 from inkstone.model.families.folder import read_folder
 from inkstone.model.lora import Adapters, LoraConfig
 from inkstone.model.lora_files import load_adapter, save_adapter
+from inkstone.model.recurrent import Recurrent
+from inkstone.model.textcnn import TextCNN
 from inkstone.model.transformer import Transformer
 
 # peft asks transformers for a name that it will drop
@@ -298,3 +305,48 @@ def test_the_default_targets_fit_every_shape() -> None:
             3 if shape == "encoder-decoder" else 1
         )
         assert len(adapters.parts("a")) == layers
+
+
+OTHERS: dict[str, Any] = {
+    "rnn": lambda: Recurrent(recurrent_config.tiny(20, embedding_size=8, hidden_size=16)),
+    "gru classifier": lambda: Recurrent(
+        recurrent_config.preset("tiny", 20, "encoder", {"cell": "gru", "hidden_size": 16, "num_labels": 3})
+    ),
+    "cnn": lambda: Convolutional(convolutional_config.tiny(20, embedding_size=8, hidden_size=16)),
+    "textcnn": lambda: TextCNN(convolutional_config.textcnn_preset("tiny", 20, {"num_labels": 3})),
+    "bag": lambda: Bag(BagConfig(20, 8, 3), np.ones(20, np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_models_of_every_architecture_can_have_adapters(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = OTHERS[kind]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    source, target = torch.tensor([[4, 5, 6, 3], [7, 8, 3, 0]]), torch.tensor([[2, 5, 6], [2, 8, 9]])
+    texts = (source, target) if kind in ("rnn", "cnn") else (source,)
+    adapters = Adapters(model)
+    plain = model(*texts)
+    filled(adapters, "a", LoraConfig(rank=2))
+    assert set(adapters.parts("a")) == set(adapters.layers())  # without an attention: all linear layers
+    save_adapter(adapters, "a", tmp_path)
+    load_adapter(adapters, "again", tmp_path)
+    with adapters.use("again"):
+        found = model(*texts)
+    merged = adapters.merged("a")
+    assert type(merged) is type(model) and merged.config == model.config
+    assert (
+        list(merged.state_dict())
+        == list(adapters.without().state_dict())
+        == list(OTHERS[kind]().state_dict())
+    )
+    assert (merged(*texts) - found).abs().max() < 1e-5 * found.abs().max()
+    assert (found - plain).abs().max() > 1e-3
+    assert torch.allclose(adapters.without()(*texts), plain, atol=1e-6)  # a GRU lays its weights out anew
+    if kind != "bag":
+        save_model(merged, tmp_path)
+        assert torch.equal(load_model(tmp_path)(*texts), merged(*texts))
+    with pytest.raises(ConfigError, match="llama is a family of Transformers, and this is none"):
+        save_adapter(adapters, "a", tmp_path, family="llama")
