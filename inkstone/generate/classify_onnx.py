@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from inkstone.generate.classify_engine import Array
-from inkstone.generate.onnx_engine import open_session, padded
+from inkstone.generate.onnx_session import CLASSIFIER, open_session, padded
 from inkstone.ground.errors import BundleError
 from inkstone.text.tokenizer import Tokenizer
 
-CLASSIFIER = "classifier.onnx"
 TOKENS_PER_BATCH = 4096  # padded; a longer text runs by itself
 
 

@@ -8,7 +8,6 @@ The result is that of `generate.beam` (tests/generate/test_onnx_engine.py).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,37 +17,11 @@ from numpy.typing import NDArray
 
 from inkstone.generate.engine import BEYOND_BEAM_SEARCH, GenerationOptions, Hypothesis, in_batches
 from inkstone.generate.hypotheses import Sentence, advance
-from inkstone.ground.errors import BundleError, require
+from inkstone.generate.onnx_session import DECODER, ENCODER, open_session, padded
+from inkstone.ground.errors import BundleError
 from inkstone.text.tokenizer import Tokenizer
 
 Arrays = dict[str, NDArray[Any]]
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
-
-
-def open_session(file: Path, threads: int) -> Any:
-    """A graph, ready to run. threads: 0 takes all cores. Raises BundleError when onnxruntime refuses it."""
-    require("onnxruntime", "running this model", "serve")
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
-    options.log_severity_level = 3  # errors only
-    # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    broken = (refusals.Fail, refusals.InvalidGraph, refusals.InvalidProtobuf, refusals.NoSuchFile)
-    try:
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except (*broken, refusals.InvalidArgument, refusals.NotImplemented, refusals.RuntimeException) as error:
-        raise BundleError(f"{file} cannot be opened by onnxruntime: {str(error).strip()}") from error
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int) -> NDArray[np.int64]:
-    """Rows of ids as one array, padded on the right: (B, longest), at least one wide."""
-    out = np.full((len(rows), max(1, max(len(row) for row in rows))), pad_id, np.int64)
-    for number, row in enumerate(rows):
-        out[number, : len(row)] = row
-    return out
 
 
 class OnnxEngine:

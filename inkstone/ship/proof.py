@@ -168,7 +168,8 @@ def _prove_translator(model: Transformer, folder: Path, quantization: str, trans
 
 def prove_onnx(model: Any, folder: Path, quantization: str) -> Proof:
     """ONNX graphs, run by onnxruntime. Raises BundleError where they do not agree."""
-    from inkstone.generate.onnx_engine import OnnxEngine, open_session
+    from inkstone.generate.onnx_engine import OnnxEngine
+    from inkstone.generate.onnx_session import open_session
     from inkstone.text.tokenizer import Tokenizer
 
     inputs = inputs_for(model.config)

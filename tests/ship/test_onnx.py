@@ -13,9 +13,9 @@ pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
 
 from inkstone.generate.classify_onnx import OnnxClassifier  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError, TrainingError  # noqa: E402
-from inkstone.model import config, convolutional_config, recurrent_config  # noqa: E402
+from inkstone.model import convolutional_config, recurrent_config  # noqa: E402
 from inkstone.model.checkpoint import build_model, save_model  # noqa: E402
-from inkstone.ship import onnx as export_module  # noqa: E402
+from inkstone.ship import onnx_traced  # noqa: E402
 from inkstone.ship.classify import CERTIFICATE, ship_reader, torch_logits  # noqa: E402
 from inkstone.ship.onnx import export_onnx  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
@@ -72,7 +72,7 @@ def test_what_is_served_is_what_was_trained(kind: str, tokenizer: Tokenizer, tmp
 def test_gates_in_the_wrong_order_are_not_shipped(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = export_module.drawn_recurrences
+    real = onnx_traced.drawn_recurrences
 
     def turned(model: Any) -> Any:
         layers = real(model)
@@ -80,7 +80,7 @@ def test_gates_in_the_wrong_order_are_not_shipped(
             layer.weights.copy_(layer.weights.roll(layer.size, dims=1))
         return layers
 
-    monkeypatch.setattr(export_module, "drawn_recurrences", turned)
+    monkeypatch.setattr(onnx_traced, "drawn_recurrences", turned)
     with pytest.raises(
         TrainingError, match=r"float32 export: the served scores are up to .* The export is wrong"
     ):
@@ -88,10 +88,11 @@ def test_gates_in_the_wrong_order_are_not_shipped(
     assert not (tmp_path / CERTIFICATE).exists() and not list(tmp_path.glob("onnx-*"))
 
 
-def test_what_has_no_graph_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    sizes = {"hidden_size": 16, "num_heads": 2, "num_kv_heads": 2, "feed_forward_size": 16}
-    save_model(build_model(config.tiny(30, "decoder", **sizes)), tmp_path)
-    with pytest.raises(ConfigError, match="Transformer is not exported to ONNX"):
+def test_what_has_no_graph_is_refused(tmp_path: Path) -> None:
+    save_model(
+        build_model(recurrent_config.preset("tiny", 30, "encoder", {**SIZES, "num_labels": 0})), tmp_path
+    )
+    with pytest.raises(ConfigError, match="a Recurrent encoder without labels is not exported to ONNX"):
         export_onnx(tmp_path, tmp_path / "out", quantization="float32")
 
 
