@@ -32,7 +32,7 @@ NormPlace = Literal["before", "after"]
 FeedForward = Literal["plain", "gated"]
 Activation = Literal["relu", "gelu", "gelu-tanh", "silu"]
 Bias = Literal["none", "query-key-value", "attention", "all"]
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "mean", "layers"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "shape": get_args(Shape),
@@ -97,7 +97,7 @@ class ModelConfig:
     output_bias: bool = False  # of the scores over the vocabulary
     dropout: float = 0.1
     num_labels: int = 0  # classification head on the encoder when above 0
-    pooling: Pooling = "mean"
+    pooling: Pooling = "mean"  # for that head: the first state, their mean, or the means of all layers side by side
     pooler: bool = False  # a linear layer and tanh over the pooled state
     prediction_head: bool = False  # scores over the vocabulary from an encoder, for masked language modelling
     pad_id: int = 0
@@ -152,6 +152,8 @@ class ModelConfig:
                 problems.append(f"{name}={getattr(self, name)} needs shape=encoder, not {self.shape}")
         if self.num_labels and self.prediction_head:
             problems.append("num_labels and prediction_head are two heads; a model has one")
+        if self.pooling == "layers" and (self.pooler or not self.num_labels):
+            problems.append("pooling=layers goes with num_labels, and with no pooler")
         if self.window and not self.has_decoder:
             problems.append(f"window={self.window} needs a decoder")
         return problems
@@ -182,6 +184,11 @@ class ModelConfig:
     def has_decoder(self) -> bool:
         """Whether there is a decoder."""
         return self.shape != "encoder"
+
+    @property
+    def pooled_size(self) -> int:
+        """The width of the one state per text that the classification head reads."""
+        return self.hidden_size * (self.num_encoder_layers if self.pooling == "layers" else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""

@@ -12,7 +12,7 @@ same numbers (tests/model/test_transformer.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -243,7 +243,7 @@ class Transformer(nn.Module):
         biased = scored and config.output_bias
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased else None
         self.pooler = nn.Linear(D, D) if config.pooler else None
-        self.classifier = nn.Linear(D, config.num_labels) if config.num_labels else None
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels) if config.num_labels else None
         self._initialise(generator)
 
     @classmethod
@@ -276,11 +276,16 @@ class Transformer(nn.Module):
         types_BS: the row of the table of token types for each token; the first where nothing is said.
         """
         assert self.encoder is not None, "a decoder alone has no memory"
-        x_BSD = self.encoder.embed(self.embedding(ids_BS), 0, types_BT=types_BS)
-        sight = self.encoder.sight(self.visible(ids_BS), 0, ids_BS.shape[1])
-        for block in self.encoder.layers:
-            x_BSD, _ = block(x_BSD, sight)
+        for x_BSD in self._layer_by_layer(self.encoder, ids_BS, types_BS):
+            pass
         return self.encoder.close(x_BSD)
+
+    def _layer_by_layer(self, side: Side, ids_BS: Tensor, types_BS: Tensor | None = None) -> Iterator[Tensor]:
+        x_BSD = side.embed(self.embedding(ids_BS), 0, types_BT=types_BS)
+        sight = side.sight(self.visible(ids_BS), 0, ids_BS.shape[1])
+        for block in side.layers:
+            x_BSD, _ = block(x_BSD, sight)
+            yield x_BSD
 
     def visible(self, ids_BS: Tensor) -> Tensor:
         """True where a source token is not padding: (B, 1, 1, S)."""
@@ -348,16 +353,26 @@ class Transformer(nn.Module):
         """
         if self.encoder is None:
             return self.logits(self.decode(source_BS))
+        if self.classifier is not None:
+            scores_BC: Tensor = self.classifier(self.pooled(source_BS))
+            return scores_BC
         memory_BSD = self.encode(source_BS)
         if self.decoder is not None:
             assert target_BT is not None, "an encoder-decoder needs a target"
             return self.logits(self.decode(target_BT, memory_BSD, self.visible(source_BS)))
         if self.prediction_head is not None:
             return self.logits(memory_BSD)
-        return memory_BSD if self.classifier is None else self.classifier(self.pool(memory_BSD, source_BS))
+        return memory_BSD
+
+    def pooled(self, ids_BS: Tensor) -> Tensor:
+        """One state per text, which the classification head reads: (B, config.pooled_size)."""
+        if self.config.pooling != "layers" or self.encoder is None:
+            return self.pool(self.encode(ids_BS), ids_BS)
+        closed = [self.encoder.close(x_BSD) for x_BSD in self._layer_by_layer(self.encoder, ids_BS)]
+        return self.pool(torch.cat(closed, dim=-1), ids_BS)
 
     def pool(self, memory_BSD: Tensor, ids_BS: Tensor) -> Tensor:
-        """One state per text, the first token's or the mean of all that are not padding: (B, D)."""
+        """Of some states, one per text: the first token's, or the mean of all that are not padding: (B, D)."""
         if self.config.pooling == "first":
             pooled_BD = memory_BSD[:, 0]
         else:
