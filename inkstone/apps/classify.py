@@ -107,14 +107,17 @@ class Classifier:
         options: ClassifierOptions | None = None,
         languages: Sequence[str] | None = None,
         run: str | Path | None = None,
+        vectors: str | Path | None = None,
     ) -> Self:
         """Train on texts and their labels: a string each, or for multi-label data a list of strings each.
 
         valid: texts to choose the model by; by default a tenth is held out. run: a folder that keeps the state of the
-        training, so that it can go on after it was stopped. Raises DataError for data that cannot be learnt from.
+        training, so that it can go on after it was stopped. vectors: a file of word vectors, of any format known here, to
+        begin the embedding of a model that reads tokens with. Raises DataError for data that cannot be learnt from.
         """
         require("torch", "training a classifier", "train")
         from inkstone.learn.classifier import ClassifierOptions, Texts, choose
+        from inkstone.learn.first_embeddings import FirstEmbeddings
 
         data, multi_label = _checked(texts, labels)
         held = None if valid is None else _checked(*valid, multi_label=multi_label)[0]
@@ -136,7 +139,12 @@ class Classifier:
         self._scratch = weakref.finalize(self, _remove, scratch)
         state = Path(run) if run is not None else scratch / "run"
         self.choice = choose(
-            Texts(*data), None if held is None else Texts(*held), options, multi_label=multi_label, run=state
+            Texts(*data),
+            None if held is None else Texts(*held),
+            options,
+            multi_label=multi_label,
+            run=state,
+            vectors=None if vectors is None else FirstEmbeddings.read(vectors),
         )
         folder = scratch / "model"
         folder.mkdir()

@@ -98,6 +98,9 @@ def train_classify(
         typer.Option(help="auto trains a bag and a transformer and keeps the better. Default: auto."),
     ] = None,
     size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Not for a bag.")] = None,
+    vectors: Annotated[
+        str | None, typer.Option(help="Word vectors to begin the embedding with; any format. Not for a bag.")
+    ] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as text=body,label=topic.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
@@ -122,6 +125,7 @@ def train_classify(
         "valid": valid,
         "test": test,
         "fields": parse_fields(fields),
+        "vectors": vectors,
         "name": name,
         "options": options,
     }

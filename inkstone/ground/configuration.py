@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from inkstone.ground.errors import ConfigError, not_known, raise_all
 
@@ -140,8 +140,10 @@ def _unknown(kind: Any, values: Mapping[str, Any], where: str) -> list[str]:
     for name, value in values.items():
         if name not in known:
             problems.append(not_known("configuration key", f"{where}{name}", [f"{where}{k}" for k in known]))
-        elif is_dataclass(hints[name]) and isinstance(value, Mapping):
-            problems += _unknown(hints[name], value, f"{where}{name}.")
+        elif isinstance(value, Mapping):
+            for inner in (hints[name], *get_args(hints[name])):  # a record, or a record or None
+                if is_dataclass(inner):
+                    problems += _unknown(inner, value, f"{where}{name}.")
     return problems
 
 

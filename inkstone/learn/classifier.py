@@ -31,21 +31,18 @@ from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.progress import say
 from inkstone.learn.bag import FitOptions, fit_bag
 from inkstone.learn.data.batches import LabelExample, Plan, chunks, label_batch, to_device
+from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.loop import Outcome, TrainingOptions, train
 from inkstone.learn.objectives import classification
 from inkstone.metrics.classification import accuracy, micro_f1
 from inkstone.model.bag import BagConfig
 from inkstone.model.checkpoint import build_model
-from inkstone.model.interface import put_embeddings
 from inkstone.model.presets import classifier_config
 from inkstone.text.ngrams import FeatureVocabulary, NgramOptions
 from inkstone.text.tokenizer import Kind, Tokenizer
 
 Architecture = Literal["auto", "bag", "transformer", "rnn", "cnn"]
 ARCHITECTURES: tuple[str, ...] = ("auto", "bag", "transformer", "rnn", "cnn")
-VectorsFor = Callable[
-    [Tokenizer], NDArray[np.floating[Any]]
-]  # a row for each id, not finite where it has none
 Labels = Sequence[tuple[str, ...]]
 FEW = 40  # texts; with fewer, none are held out
 LEAST_BATCHES = (
@@ -217,12 +214,18 @@ def choose(
     *,
     multi_label: bool,
     run: Path,
-    vectors: VectorsFor | None = None,
+    vectors: FirstEmbeddings | None = None,
 ) -> Choice:
     """Train what `options.architecture` says and keep the better one. State is kept in `run`, a folder for each.
 
-    vectors: word vectors to begin the embeddings of models that read tokens with.
+    vectors: word vectors to begin the embeddings of models that read tokens with. Raises ConfigError where only a bag is
+    asked for, whose features are n-grams with values that are fitted, not learnt from a beginning.
     """
+    if vectors is not None and options.architecture == "bag":
+        raise ConfigError(
+            "a bag begins with no embeddings, so word vectors mean nothing to it. Leave --vectors out, "
+            "or choose --architecture transformer, rnn, cnn or auto."
+        )
     space = label_space(data.labels, multi_label)
     held_out = valid is None
     kept = data
@@ -246,7 +249,7 @@ def choose(
 
 
 def _candidates(
-    options: ClassifierOptions, vectors: VectorsFor | None
+    options: ClassifierOptions, vectors: FirstEmbeddings | None
 ) -> dict[str, tuple[Callable[..., Trained], ClassifierOptions]]:
     """What is to be tried: name -> (how to train it, with which options)."""
     found: dict[str, tuple[Callable[..., Trained], ClassifierOptions]] = {}
@@ -316,7 +319,7 @@ def train_on_tokens(
     options: ClassifierOptions,
     run: Path,
     *,
-    vectors: VectorsFor | None = None,
+    vectors: FirstEmbeddings | None = None,
 ) -> Trained:
     """Train a model of this architecture that reads tokens: "transformer", "rnn" or "cnn"."""
     own: TokenOptions = getattr(options, architecture)
@@ -338,14 +341,15 @@ def train_on_tokens(
     config = classifier_config(architecture, own.size, tokenizer.vocab_size, len(space.names), overlay)
     model = build_model(config, torch.Generator().manual_seed(options.seed))
     if vectors is not None:
-        put_embeddings(model, vectors(tokenizer))
+        vectors.put(model, tokenizer)
     lengths = [len(example.ids) for example in examples]
     budget = max(*lengths, min(own.training.tokens_per_batch, sum(lengths) // LEAST_BATCHES))
     training = replace(own.training, tokens_per_batch=budget, metric="measure", seed=options.seed)
     if valid is data:  # nothing unseen to stop by
         training = replace(training, patience=0, validate_every=2**62)
     rows = encoded(valid.texts)
-    trained = _run(architecture, model, tokenizer, examples, rows, valid, space, training, run)
+    begun = "" if vectors is None else vectors.digest
+    trained = _run(architecture, model, tokenizer, examples, rows, valid, space, training, run, begun)
     trained.cut = cut
     return trained
 
@@ -368,6 +372,7 @@ def _run(
     space: LabelSpace,
     training: TrainingOptions,
     run: Path,
+    begun: str,
 ) -> Trained:
     def collate(rows: Any) -> Any:
         return label_batch(rows, pad_id=0, num_labels=len(space.names), multi_label=space.multi_label)
@@ -383,7 +388,7 @@ def _run(
         validate,
         training,
         run,
-        fingerprint=_fingerprint(examples, training, model),
+        fingerprint=_fingerprint(examples, training, model, begun),
         title=architecture,
     )
     best = max((point["valid_measure"] for point in outcome.curve), default=0.0)
@@ -406,9 +411,11 @@ def batch_logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> NDArr
     return np.stack([scores[number] for number in range(len(rows))])
 
 
-def _fingerprint(examples: Sequence[LabelExample], training: TrainingOptions, model: torch.nn.Module) -> str:
-    """Of everything that decides the weights: data, options, sizes."""
-    digest = hashlib.sha256(repr((training, getattr(model, "config", None))).encode())
+def _fingerprint(
+    examples: Sequence[LabelExample], training: TrainingOptions, model: torch.nn.Module, begun: str
+) -> str:
+    """Of everything that decides the weights: data, options, sizes, word vectors."""
+    digest = hashlib.sha256(repr((training, getattr(model, "config", None))).encode() + begun.encode())
     for example in examples:
         digest.update(repr((example.ids, example.labels)).encode())
     return digest.hexdigest()

@@ -58,6 +58,7 @@ class ClassifyRecipe:
     rules: tuple[str, ...] = RULES
     cleaning: Settings = field(default_factory=Settings)
     options: ClassifierOptions = field(default_factory=ClassifierOptions)
+    vectors: str | None = None  # a file of word vectors that the embedding begins with
     licence: str = ""
     quotable: bool = False  # whether the card may show texts of the data
     good_at: str = ""
@@ -101,6 +102,7 @@ def _train(recipe: ClassifyRecipe, out: Path, run: Path) -> dict[str, Any]:
         options=recipe.options,
         languages=recipe.languages or None,
         run=run,
+        vectors=recipe.vectors,
     )
     classifier.description["name"] = recipe.name
     say("baselines: majority and TF-IDF with a linear classifier")
@@ -284,7 +286,10 @@ def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tu
 def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "scikit-learn")
-    files = {use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")}
+    files: dict[str, Any] = {
+        use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")
+    }
+    files["vectors"] = recipe.vectors and short_path(recipe.vectors)
     return {
         "recipe": {**plain(recipe), **files},  # where the files lay on this machine is nobody's business
         "data_sha256": {use: _digest(getattr(corpus, use)) for use in ("train", "valid", "test")},
