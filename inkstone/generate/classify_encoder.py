@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inkstone.generate.batching import windows, within_budget
 from inkstone.generate.classify_engine import Array
 from inkstone.ground.errors import BundleError, require
 from inkstone.ground.manifest import read_json
@@ -56,28 +57,18 @@ class EncoderEngine:
 
     def logits(self, texts: Sequence[str]) -> Array:
         """See `ClassifyEngine.logits`."""
-        windows = [
-            (row, window) for row, ids in enumerate(self.encode(texts)) for window in self._windows(ids)
+        read = [
+            (row, window)
+            for row, ids in enumerate(self.encode(texts))
+            for window in windows(ids[1:], self.longest, ids[:1])
         ]
-        windows.sort(key=lambda window: len(window[1]))
         sums_ND = np.zeros((len(texts), self._head_CD.shape[1]), np.float32)
         counts_N1 = np.zeros((len(texts), 1), np.float32)
-        start = 0
-        while start < len(windows):
-            end = start + 1
-            while end < len(windows) and (end - start + 1) * len(windows[end][1]) <= TOKENS_PER_BATCH:
-                end += 1
-            batch = windows[start:end]
-            states = np.array(self._encoder.forward_batch([ids for _, ids in batch]).last_hidden_state)
-            for (row, ids), states_SD in zip(batch, states, strict=True):
+        for batch in within_budget([len(ids) for _, ids in read], TOKENS_PER_BATCH):
+            states = np.array(self._encoder.forward_batch([read[n][1] for n in batch]).last_hidden_state)
+            for number, states_SD in zip(batch, states, strict=True):
+                row, ids = read[number]
                 sums_ND[row] += states_SD[: len(ids)].sum(axis=0)
                 counts_N1[row] += len(ids)
-            start = end
         logits_NC: Array = sums_ND / counts_N1 @ self._head_CD.T + self._bias_C
         return logits_NC
-
-    def _windows(self, ids: list[int]) -> list[list[int]]:
-        if len(ids) <= self.longest:
-            return [ids]
-        size = self.longest - 1
-        return [[ids[0], *ids[start : start + size]] for start in range(1, len(ids), size)]

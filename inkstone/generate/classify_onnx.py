@@ -1,7 +1,9 @@
-"""A recurrent or convolutional classifier in onnxruntime. No torch.
+"""A classifier in onnxruntime, whatever its architecture. No torch.
 
-Neither kind has a longest text: whatever comes is read as a whole, and nothing is cut off. Every text begins with <s>, so
-that an empty one has a token too.
+Recurrent and convolutional models have no longest text: whatever comes is read as a whole. A Transformer reads a longer
+text than it has positions in windows, and their scores are averaged, each window counting by its tokens. With a mean over
+the states and a linear layer over that - our own - this is the same as the mean over all tokens. Nothing is cut off.
+Every text and window begins with <s>, so that an empty one has a token too.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from inkstone.generate.batching import windows, within_budget
 from inkstone.generate.classify_engine import Array
-from inkstone.generate.onnx_session import CLASSIFIER, open_session, padded
+from inkstone.generate.onnx_session import CLASSIFIER, Marks, open_session, padded
 from inkstone.ground.errors import BundleError
 from inkstone.text.tokenizer import Tokenizer
 
-TOKENS_PER_BATCH = 4096  # padded; a longer text runs by itself
+TOKENS_PER_BATCH = 4096  # padded; a longer window runs by itself
 
 
 class OnnxClassifier:
@@ -26,13 +29,12 @@ class OnnxClassifier:
         self.name = engine.name
         self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         self._session = open_session(engine / CLASSIFIER, threads)
-        marks = self._session.get_modelmeta().custom_metadata_map
-        vocabulary = marks.get("vocab_size")
-        if vocabulary != str(self.tokenizer.vocab_size):
+        marks = Marks.of(self._session, engine / CLASSIFIER)
+        if marks.vocab_size != self.tokenizer.vocab_size:
             raise BundleError(
-                f"{folder}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model {vocabulary}."
+                f"{folder}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model {marks.vocab_size}."
             )
-        self.pad_id = int(marks["pad_id"])
+        self.pad_id, self.longest = marks.pad_id, marks.max_positions or None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `ClassifyEngine.encode`."""
@@ -40,16 +42,19 @@ class OnnxClassifier:
 
     def logits(self, texts: Sequence[str]) -> Array:
         """See `ClassifyEngine.logits`."""
-        rows = self.encode(texts)
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        found: dict[int, Array] = {}
-        start = 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end - start + 1) * len(rows[order[end]]) <= TOKENS_PER_BATCH:
-                end += 1
-            numbers = order[start:end]
-            (logits_BC,) = self._session.run(None, {"ids": padded([rows[n] for n in numbers], self.pad_id)})
-            found.update(zip(numbers, logits_BC, strict=True))
-            start = end
-        return np.stack([found[number] for number in range(len(rows))])
+        read = [
+            (row, window)
+            for row, ids in enumerate(self.encode(texts))
+            for window in windows(ids[1:], self.longest or 0, ids[:1])
+        ]
+        sums: dict[int, Array] = {}
+        counts_N1 = np.zeros((len(texts), 1), np.float32)
+        for batch in within_budget([len(ids) for _, ids in read], TOKENS_PER_BATCH):
+            rows = [read[number][1] for number in batch]
+            (logits_BC,) = self._session.run(None, {"ids": padded(rows, self.pad_id)})
+            for number, ids, logits_C in zip(batch, rows, logits_BC, strict=True):
+                row = read[number][0]
+                sums[row] = sums.get(row, 0) + len(ids) * logits_C
+                counts_N1[row] += len(ids)
+        found: Array = np.stack([sums[row] for row in range(len(texts))]) / counts_N1
+        return found

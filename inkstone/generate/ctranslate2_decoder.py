@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from inkstone.generate.batching import ROWS, close_lengths
 from inkstone.generate.ctranslate2_names import Names, opened
 from inkstone.generate.engine import (
-    ROWS,
     GenerationOptions,
     Hypothesis,
     Watch,
@@ -28,7 +28,7 @@ from inkstone.generate.engine import (
     room_after,
 )
 from inkstone.generate.output import Output, begin, collected, detailed, following
-from inkstone.generate.stepping import Run, close_lengths, step_through
+from inkstone.generate.stepping import Run, step_through
 
 Ids = Sequence[int]
 TOKENS_PER_BATCH = 4096

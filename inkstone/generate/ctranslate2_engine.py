@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from inkstone.generate.batching import ROWS, close_lengths
 from inkstone.generate.ctranslate2_decoder import chooses_itself, drawing
 from inkstone.generate.ctranslate2_names import Names, opened
-from inkstone.generate.engine import ROWS, GenerationOptions, Hypothesis, Watch, check_watch
+from inkstone.generate.engine import GenerationOptions, Hypothesis, Watch, check_watch
 from inkstone.generate.output import Output, begin, collected, following
-from inkstone.generate.stepping import Run, close_lengths, step_through
+from inkstone.generate.stepping import Run, step_through
 from inkstone.ground.errors import BundleError
 from inkstone.text.tokenizer import Tokenizer
 

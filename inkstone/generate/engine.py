@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from inkstone.ground.errors import ConfigError, raise_all
-
-T = TypeVar("T")
-ROWS = 64  # sentences run together
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +206,3 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_positions: int) -> None:
 def room_after(length: int, options: GenerationOptions, max_positions: int) -> int:
     """The most tokens to produce after a prompt of this many."""
     return min(options.max_length, max_positions - length) if max_positions else options.max_length
-
-
-def in_batches(items: Sequence[T], lengths: Sequence[int], run: Callable[[list[T]], list]) -> list:  # type: ignore[type-arg]
-    """Run items in batches of similar length, and give the results back in their own order."""
-    order = sorted(range(len(items)), key=lambda number: lengths[number])
-    results: list = [None] * len(items)  # type: ignore[type-arg]
-    for start in range(0, len(order), ROWS):
-        numbers = order[start : start + ROWS]
-        for number, result in zip(numbers, run([items[n] for n in numbers]), strict=True):
-            results[number] = result
-    return results

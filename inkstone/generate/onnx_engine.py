@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inkstone.generate.engine import BEYOND_BEAM_SEARCH, GenerationOptions, Hypothesis, in_batches
+from inkstone.generate.batching import in_batches
+from inkstone.generate.engine import BEYOND_BEAM_SEARCH, GenerationOptions, Hypothesis
 from inkstone.generate.hypotheses import Sentence, advance
 from inkstone.generate.onnx_session import DECODER, ENCODER, open_session, padded
 from inkstone.ground.errors import BundleError

@@ -49,8 +49,13 @@ class Marks:
         """From the metadata of a graph. Raises BundleError where they are not there."""
         said = session.get_modelmeta().custom_metadata_map
         try:
-            ids = [int(said[name]) for name in ("pad_id", "bos_id", "eos_id", "vocab_size")]
-            return cls(*ids, int(said.get("max_positions", 0)))
+            return cls(
+                int(said["pad_id"]),
+                int(said["bos_id"]),
+                int(said["eos_id"]),
+                int(said["vocab_size"]),
+                int(said.get("max_positions", 0)),
+            )
         except (KeyError, ValueError) as error:
             raise BundleError(f"{file} does not say its marks. Train the model again.") from error
 

@@ -1,6 +1,8 @@
 """A sentence as one vector, so that sentences that mean the same lie close: an encoder and a mean over its tokens.
 
-    texts ─ tokenizer ─ windows ─ encoder (torch, or CTranslate2 without it) ─ pool ─ normalise ─> vectors (N, D)
+    texts ─ tokenizer ─ windows ─ encoder ─ pool ─ normalise ─> vectors (N, D)
+
+The encoder runs in torch, or without it in CTranslate2 or onnxruntime.
 
 It reads the folders that sentence-transformers writes (Reimers and Gurevych, 2019): a BERT or RoBERTa checkpoint, and
 `modules.json` with `1_Pooling/config.json` saying how its states become one vector. A text longer than the model reads is
@@ -20,6 +22,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from inkstone.generate.batching import windows, within_budget
+from inkstone.generate.onnx_session import ENCODER, Marks, open_session, padded
 from inkstone.ground.errors import BundleError, MissingPackage, raise_all, require
 from inkstone.ground.manifest import read_json
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
@@ -81,7 +85,7 @@ def read_reading(folder: Path, max_positions: int) -> Reading:
 
 
 class FolderEncoder:
-    """The encoder of a folder. run: token ids, padded with the mark's id (N, S), and lengths, to states (N, S, D)."""
+    """The encoder of a folder. run: rows of token ids to their states (N, S, D); what stands on padding says nothing."""
 
     def __init__(
         self,
@@ -94,21 +98,16 @@ class FolderEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See `SentenceEncoder.encode`."""
-        windows = [(row, ids) for row, text in enumerate(texts) for ids in self._windows(text)]
-        windows.sort(key=lambda window: len(window[1]))
+        read = [(row, ids) for row, text in enumerate(texts) for ids in self._windows(text)]
         sums: dict[int, NDArray[Any]] = {}
         counts = np.zeros(len(texts), np.float32)
-        start = 0
-        while start < len(windows):
-            end = start + 1
-            while end < len(windows) and (end - start + 1) * len(windows[end][1]) <= TOKENS_PER_BATCH:
-                end += 1
-            states = self._run([ids for _, ids in windows[start:end]])
-            for (row, ids), states_SD in zip(windows[start:end], states, strict=True):
+        for batch in within_budget([len(ids) for _, ids in read], TOKENS_PER_BATCH):
+            states = self._run([read[number][1] for number in batch])
+            for number, states_SD in zip(batch, states, strict=True):
+                row, ids = read[number]
                 kept = states_SD[: len(ids)] if self.reading.pooling == "mean" else states_SD[:1]
                 sums[row] = sums.get(row, 0) + kept.sum(axis=0, dtype=np.float64)
                 counts[row] += len(kept)
-            start = end
         if not sums:
             return np.zeros((0, 0), np.float32)
         vectors = np.stack([sums[row] / counts[row] for row in range(len(texts))])
@@ -119,9 +118,7 @@ class FolderEncoder:
     def _windows(self, text: str) -> list[list[int]]:
         marks = self.tokenizer.marks
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        room = self.reading.longest - len(marks.before) - len(marks.after)
-        parts = [ids[start : start + room] for start in range(0, max(1, len(ids)), room)]
-        return [[*marks.before, *part, *marks.after] for part in parts]
+        return windows(ids, self.reading.longest, marks.before, marks.after)
 
 
 def torch_encoder(folder: str | Path) -> FolderEncoder:
@@ -164,6 +161,24 @@ def ctranslate2_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -
     longest = int(read_json(place / "config.json")["max_position_embeddings"])
     reading = read_reading(place, longest)
     return FolderEncoder(f"{place.name} ({engine.name})", ForeignTokenizer.load(place), reading, run)
+
+
+def onnx_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -> FolderEncoder:
+    """The encoder of a folder run by onnxruntime from its export in `engine`; no torch. threads: 0 takes all cores."""
+    place = Path(folder)
+    session = open_session(engine / ENCODER, threads)
+    marks = Marks.of(session, engine / ENCODER)
+    if "states" not in [output.name for output in session.get_outputs()]:
+        raise BundleError(f"{engine / ENCODER} gives no states: it is not an encoder alone.")
+
+    def run(rows: list[list[int]]) -> NDArray[Any]:
+        (states_NSD,) = session.run(["states"], {"ids": padded(rows, marks.pad_id)})
+        found: NDArray[Any] = states_NSD
+        return found
+
+    tokenizer = ForeignTokenizer.load(place)
+    reading = read_reading(place, marks.max_positions)
+    return FolderEncoder(f"{place.name} ({engine.name})", tokenizer, reading, run)
 
 
 def minilm_folder() -> Path:

@@ -56,15 +56,3 @@ def _follow(output: Output, run: Run, prefix: Sequence[int]) -> int:
             break
     assert chosen, ("a run of no tokens", run, output.ids)
     return chosen
-
-
-def close_lengths(lengths: Sequence[int], spread: int, rows: int) -> list[list[int]]:
-    """The numbers of inputs in groups of at most `rows`, in which no length is more than `spread` above another."""
-    groups: list[list[int]] = []
-    for number in sorted(range(len(lengths)), key=lambda one: lengths[one]):
-        group = groups[-1] if groups else []
-        if group and len(group) < rows and lengths[number] - lengths[group[0]] <= spread:
-            group.append(number)
-        else:
-            groups.append([number])
-    return groups

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from inkstone.generate.batching import in_batches
 from inkstone.generate.beam import beam_continue, beam_search, limits_of
 from inkstone.generate.continuation import Continuation
 from inkstone.generate.engine import (
@@ -23,7 +24,6 @@ from inkstone.generate.engine import (
     Watch,
     check_prompts,
     check_watch,
-    in_batches,
     room_after,
 )
 from inkstone.generate.output import Output, begin, collected, detailed

@@ -107,7 +107,7 @@ def quantise_onnx(exact: Path, out: Path) -> Path:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from inkstone.ship.onnx_graph import EXACT, quiet, write_model
+    from inkstone.ship.onnx_graph import EXACT, quiet
 
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(exact.glob("*.onnx")):
