@@ -43,6 +43,15 @@ def train_translate(
         Literal["transformer", "rnn", "cnn"] | None, typer.Option(help="Default: transformer.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="A translator to begin with: its weights learn on from your data.")
+    ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="With --base: only an adapter beside its weights learns.")
+    ] = False,
+    vectors: Annotated[
+        str | None, typer.Option(help="Word vectors to begin a new model's embedding with; any format.")
+    ] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
@@ -53,6 +62,7 @@ def train_translate(
 ) -> None:
     """Train a translator from pairs of sentences."""
     from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.recipes.beginning import FINE_TUNING, FINE_TUNING_LORA
     from inkstone.recipes.run import refuse_taken
     from inkstone.recipes.translate import TranslateRecipe
 
@@ -65,11 +75,15 @@ def train_translate(
         "both_directions": both_directions,
         "architecture": architecture,
         "size": size,
+        "base": base,
+        "vectors": vectors,
         "fields": parse_fields(fields),
         "name": name,
     }
-    given = {key: value for key, value in given.items() if value}
+    given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    if values.get("base"):
+        values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
     written = values.pop("out", None)
     if written is not None and not isinstance(written, str):
         raise ConfigError(f"out={written!r} is not the name of a folder.")

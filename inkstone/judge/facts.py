@@ -62,6 +62,8 @@ class TrainingFacts:
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     device: str = ""
+    begun_with: str = ""  # the name of a model, where its weights were not drawn
+    learnt_parameters: int | None = None  # where not all of them learnt
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ _BASELINES = {
     "dictionary": "word-by-word dictionary",
     "majority": "always the most frequent label",
     "tfidf-linear": "TF-IDF and a linear classifier",
+    "before": "the model it began with",
 }
 
 
@@ -168,9 +169,9 @@ def _sentence(result: Result) -> str:
     rivals = [(metrics[name].value, rival) for rival, metrics in result.baselines.items() if name in metrics]
     if rivals:
         value, rival = max(rivals)
-        sentence += (
-            f"; the best simple baseline, {_BASELINES.get(rival, rival)}, reaches {shown(name, value)}"
-        )
+        simple = "" if rival == "before" else "simple "
+        named = _BASELINES.get(rival, rival)
+        sentence += f"; the best {simple}baseline, {named}, reaches {shown(name, value)}"
     return sentence + "."
 
 
@@ -244,7 +245,10 @@ def _training(card: ReportCard) -> Iterator[str]:
     if facts is None:
         return
     yield "## How it was trained"
+    share = f"{facts.learnt_parameters:,} parameters" if facts.learnt_parameters is not None else ""
     rows = [
+        ("Begun with", _text(facts.begun_with)),
+        ("Learnt", share if facts.learnt_parameters != facts.parameters else ""),
         ("Time", _duration(facts.seconds)),
         ("Updates", f"{facts.steps:,}"),
         ("Passes over the data", f"{facts.epochs:.1f}"),

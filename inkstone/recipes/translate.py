@@ -3,6 +3,8 @@
     read and clean -> split -> tokenizer -> examples -> model -> train -> checkpoint -> served engine, proved equal
     -> judge beside the baselines -> report card -> bundle
 
+The model is a new one or an existing one that learns on, whole or through an adapter (`recipes.beginning`).
+
 While it runs, everything lives in `<out>.run/`: the resolved recipe, the tokenizer, checkpoints, logs. Killed at any
 moment, it goes on with `inkstone train resume <out>.run` and ends with the same weights.
 """
@@ -21,6 +23,9 @@ from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import ConfigError, DataError, require
 from inkstone.ground.progress import say
 from inkstone.learn.loop import TrainingOptions
+from inkstone.model.bundle import Bundle
+from inkstone.model.lora import LoraConfig
+from inkstone.recipes.beginning import begin, configuration, opened_base, refuse_directions, settled
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
@@ -52,6 +57,9 @@ class TranslateRecipe:
     architecture: Literal["transformer", "rnn", "cnn"] = "transformer"
     size: str = "small"
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
+    base: str | None = None  # a translator to begin with: it decides architecture, size, tokenizer and script
+    lora: LoraConfig | None = None  # an adapter beside the base's weights learns, and nothing else
+    vectors: str | None = None  # a file of word vectors that a new model's embedding begins with
     max_length: int = 128  # tokens a side; longer pairs are dropped and counted
     training: TrainingOptions = field(default_factory=TrainingOptions)
     weights: Literal["float32", "float16"] = "float32"
@@ -76,17 +84,15 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
 
 
 def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
-    import torch
-
     from inkstone.learn.data.batches import pair_batch
     from inkstone.learn.loop import train
     from inkstone.learn.objectives import OBJECTIVES
-    from inkstone.model.checkpoint import build_model
-    from inkstone.model.presets import translator_config
 
+    base = opened_base(recipe)
+    recipe = settled(recipe, base)
     corpus = read_corpus(recipe)
     directions = _directions(recipe, corpus.languages)
-    tokenizer = _tokenizer(recipe, corpus, directions, run)
+    tokenizer = _tokenizer(recipe, base, corpus, directions, run)
     examples, too_long = encode(tokenizer, both(corpus.train, directions), recipe.max_length)
     corpus.dropped["too many tokens"] += too_long
     valid, _ = encode(tokenizer, evenly(both(corpus.valid, directions), VALIDATED), recipe.max_length)
@@ -96,26 +102,26 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
         )
     say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
 
-    config = translator_config(recipe.architecture, recipe.size, tokenizer.vocab_size, recipe.model)
     tokenizer.save(run / "tokenizer.json")
-    generator = torch.Generator().manual_seed(recipe.training.seed)
-    model = build_model(config, generator)
+    begun = begin(recipe, base, tokenizer)
+    config = begun.model.config
 
     def collate(rows: Sequence[Any]) -> Any:
         return pair_batch(rows, pad_id=config.pad_id, bos_id=config.bos_id, eos_id=config.eos_id)
 
-    outcome = train(
-        model,
-        OBJECTIVES["sequence-to-sequence"],
-        examples,
-        collate,
-        validation(valid, collate, recipe.training.tokens_per_batch),
-        recipe.training,
-        run,
-        fingerprint=_fingerprint(recipe, examples),
-        title=recipe.name,
-    )
-    result = finish(recipe, out, corpus, directions, tokenizer, model, examples, outcome)
+    with begun.learning():
+        outcome = train(
+            begun.model,
+            OBJECTIVES["sequence-to-sequence"],
+            examples,
+            collate,
+            validation(valid, collate, recipe.training.tokens_per_batch),
+            recipe.training,
+            run,
+            fingerprint=_fingerprint(recipe, examples, begun.digest),
+            title=recipe.name,
+        )
+    result = finish(recipe, out, corpus, directions, tokenizer, begun, examples, outcome)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 
@@ -126,9 +132,16 @@ def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tup
 
 
 def _tokenizer(
-    recipe: TranslateRecipe, corpus: Corpus, directions: Sequence[tuple[str, str]], run: Path
+    recipe: TranslateRecipe,
+    base: Bundle | None,
+    corpus: Corpus,
+    directions: Sequence[tuple[str, str]],
+    run: Path,
 ) -> Tokenizer:
-    """The tokenizer of the run that goes on, or a new one; left-overs of a finished run do not count."""
+    """The base's, that of the run that goes on, or a new one; left-overs of a finished run do not count."""
+    if base is not None:
+        refuse_directions(base, directions)
+        return Tokenizer.load(base.path / "tokenizer.json")
     file = run / "tokenizer.json"
     if file.exists() and is_begun(run):
         return Tokenizer.load(file)
@@ -140,15 +153,13 @@ def _tokenizer(
 
 def _check(recipe: TranslateRecipe) -> None:
     """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
-    from inkstone.model.presets import translator_config
-
     if not recipe.name.strip():
         raise ConfigError("name is empty. Give the model a name.")
     if recipe.max_length < 2:
         raise ConfigError(f"max_length={recipe.max_length} leaves no room for a word. Give 2 or more.")
     GenerationOptions(beam_size=recipe.beam_size)
     make_rules(recipe.cleaning, recipe.rules)
-    config = translator_config(recipe.architecture, recipe.size, recipe.vocab_size, recipe.model)
+    config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
     if recipe.max_length > config.max_positions:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
@@ -181,9 +192,10 @@ def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> 
     return validate
 
 
-def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any]) -> str:
-    """Of everything that decides the weights: the data as ids, the model and the training options."""
+def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any], begun: str) -> str:
+    """Of everything that decides the weights: the data as ids, the model, what it began with, the training options."""
     digest = hashlib.sha256(repr((recipe.architecture, recipe.size, recipe.model, recipe.training)).encode())
+    digest.update(begun.encode())
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
     return digest.hexdigest()

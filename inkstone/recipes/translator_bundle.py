@@ -22,6 +22,8 @@ from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.learn.loop import Outcome
+    from inkstone.model.bundle import Bundle
+    from inkstone.recipes.beginning import Beginning
     from inkstone.recipes.translate import TranslateRecipe
 
 Direction = tuple[str, str]
@@ -34,7 +36,7 @@ def finish(
     corpus: Corpus,
     directions: list[Direction],
     tokenizer: Tokenizer,
-    model: Any,
+    begun: Beginning,
     examples: Sequence[Any],
     outcome: Outcome,
 ) -> dict[str, Any]:
@@ -54,22 +56,24 @@ def finish(
         "script": recipe.script,
         "comfortable_tokens": int(np.percentile([len(example.source) for example in examples], 90)),
     }
-    made = _made(recipe, examples)
+    made = _made(recipe, examples) | begun.facts()
+    model = begun.learnt()
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
+        begun.write(folder)
         tokenizer.save(folder / "tokenizer.json")
         certificate = _ship(recipe, folder, TorchEngine.load(folder), tokenizer, corpus, directions)
         identical = f"{certificate.float32_identical} of {certificate.sentences}"
         say(f"engine {certificate.engine}: float32 export identical on {identical} sentences")
         describe(folder, description, made)
-        results, samples = _judged(recipe, Translator(folder), corpus, directions)
+        results, samples = _judged(recipe, Translator(folder), corpus, directions, begun.base)
         card = ReportCard(
             name=recipe.name,
             task="translate",
             languages=tuple(description["languages"]),  # type: ignore[arg-type]
             data=_data(recipe, corpus),
             results=tuple(results),
-            training=_training(model, examples, recipe, outcome),
+            training=_training(model, begun, examples, recipe, outcome),
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=certificate.facts(),
@@ -119,9 +123,13 @@ def _ship(
 
 
 def _judged(
-    recipe: TranslateRecipe, translator: Translator, corpus: Corpus, directions: Sequence[Direction]
+    recipe: TranslateRecipe,
+    translator: Translator,
+    corpus: Corpus,
+    directions: Sequence[Direction],
+    base: Bundle | None,
 ) -> tuple[list[Any], list[Any]]:
-    """Each test set in each direction, translated as it will be served, beside the baselines."""
+    """Each test set in each direction, translated as it will be served, beside the baselines and the base."""
     from inkstone.judge.baselines import translation_baselines
     from inkstone.judge.evaluate import judge_translations, signatures, translation_tallies
     from inkstone.judge.facts import Result, Sample
@@ -135,6 +143,11 @@ def _judged(
         baselines = translation_baselines(
             turned(corpus.train, target), everything, tokenised=recipe.bleu == "none"
         )
+        if base is not None:
+            say(f"{base.name}, from which it began, on the same texts")
+            before = Translator(base.path)
+            found = before.translate(everything, to=target, source=source, options=options)
+            baselines["before"] = [one.translation for one in found]
         start = 0
         for name, pairs in tests.items():
             say(f"testing on {name} {source}-{target}, {len(pairs):,} sentences")
@@ -184,7 +197,9 @@ def _data(recipe: TranslateRecipe, corpus: Corpus) -> tuple[Any, ...]:
     return (DataDescription(name, counts, cleaning, recipe.licence, recipe.quotable),)
 
 
-def _training(model: Any, examples: Sequence[Any], recipe: TranslateRecipe, outcome: Outcome) -> Any:
+def _training(
+    model: Any, begun: Beginning, examples: Sequence[Any], recipe: TranslateRecipe, outcome: Outcome
+) -> Any:
     from inkstone.judge.facts import TrainingFacts
     from inkstone.learn.data.batches import Plan
 
@@ -199,6 +214,8 @@ def _training(model: Any, examples: Sequence[Any], recipe: TranslateRecipe, outc
         tokens_per_second=round(outcome.tokens_per_second, 1),
         peak_memory_bytes=outcome.peak_memory_bytes,
         device=f"{platform.machine()}, {next(model.parameters()).device.type}",
+        begun_with=begun.base.name if begun.base is not None else "",
+        learnt_parameters=begun.learns(),
     )
 
 
@@ -226,7 +243,12 @@ def _made(recipe: TranslateRecipe, examples: Sequence[Any]) -> dict[str, Any]:
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
     packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2", "onnxruntime", "sacrebleu")
-    files = {use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid")}
+    files: dict[str, Any] = {
+        use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid")
+    }
+    files |= {
+        use: path and short_path(path) for use in ("base", "vectors") for path in [getattr(recipe, use)]
+    }
     tests = {name: [short_path(path) for path in paths] for name, paths in recipe.test.items()}
     return {
         "recipe": {**plain(recipe), **files, "test": tests},

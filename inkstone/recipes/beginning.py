@@ -1,0 +1,161 @@
+"""What a translator's training begins with.
+
+    nothing given    a new model of the recipe's architecture and size
+    vectors          the same, its embedding begun with word vectors
+    base             the weights and the tokenizer of a translator, all of which learn on (fine-tuning)
+    base and lora    an adapter beside these weights learns, and nothing else; the bundle gets weights with it merged in,
+                     and the adapter itself in `adapter/`, in PEFT's format, for an engine that switches adapters
+
+A base decides everything that its weights depend on: architecture, sizes, tokenizer, script, the directions it knows.
+Foreign checkpoints (Marian, BART, T5) are no base: their tokenizers are not ours, and know no tags of languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from inkstone.ground.errors import ConfigError, raise_all
+from inkstone.ground.files import sha256
+from inkstone.ground.progress import say
+from inkstone.learn.first_embeddings import FirstEmbeddings
+from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.model.checkpoint import build_model, load_model, read_config
+from inkstone.model.families.folder import is_foreign
+from inkstone.model.lora import Adapters
+from inkstone.model.lora_files import save_adapter
+from inkstone.model.presets import translator_config
+from inkstone.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from inkstone.recipes.translate import TranslateRecipe
+
+ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
+DECIDED = ("architecture", "size", "tokenizer", "vocab_size")  # by the base
+DROPOUTS = ("dropout",)  # what may be laid over its configuration
+# Laid under a recipe with a base: weights that know something already are led gently.
+FINE_TUNING = {"training": {"epochs": 5, "learning_rate": 5e-4, "warmup_steps": 50}}
+FINE_TUNING_LORA = {"training": {"epochs": 5, "learning_rate": 2e-3, "warmup_steps": 50}}
+
+
+def opened_base(recipe: TranslateRecipe) -> Bundle | None:
+    """The translator that the recipe begins with, if any.
+
+    Raises BundleError for what is none, ConfigError for options that go against what it decides.
+    """
+    problems = []
+    if recipe.base is None:
+        if recipe.lora is not None:
+            problems.append("lora is an adapter beside weights that are there: give --base MODEL too")
+        raise_all(ConfigError, "recipe", problems)
+        return None
+    if is_foreign(Path(recipe.base)):
+        raise ConfigError(
+            f"base={recipe.base} is a checkpoint of another program, whose tokenizer is not ours. "
+            "Give a translator that `inkstone train translate` made, or the name of a bundled one."
+        )
+    bundle = open_bundle(recipe.base, task="translate")
+    defaults = {one.name: one.default for one in fields(recipe)}
+    given = [f"{name}={getattr(recipe, name)}" for name in DECIDED if getattr(recipe, name) != defaults[name]]
+    given += [f"model.{name}={value}" for name, value in recipe.model.items() if name not in DROPOUTS]
+    if given:
+        problems.append(f"{', '.join(given)}: the base decides that. Leave it out, or train without --base")
+    if recipe.vectors is not None:
+        problems.append("vectors begin a new embedding, and the base has its own: leave --vectors out")
+    script = bundle.description.get("script")
+    if recipe.script not in (None, script):
+        problems.append(f"script={recipe.script}: the base was made with script={script}. Leave it out")
+    raise_all(ConfigError, f"begun with {bundle.name}", problems)
+    return bundle
+
+
+def configuration(recipe: TranslateRecipe, base: Bundle | None, vocab_size: int) -> Any:
+    """The configuration of the model that will learn."""
+    if base is None:
+        return translator_config(recipe.architecture, recipe.size, vocab_size, recipe.model)
+    return replace(read_config(base.path), **recipe.model)
+
+
+def settled(recipe: TranslateRecipe, base: Bundle | None) -> TranslateRecipe:
+    """The recipe with what the base decides about the reading of texts."""
+    return recipe if base is None else replace(recipe, script=base.description.get("script"))
+
+
+def refuse_directions(base: Bundle, directions: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError for directions that the base has not learnt: its tokenizer has no tag for them."""
+    known = [tuple(one) for one in base.description["directions"]]
+    new = ["-".join(one) for one in directions if one not in known]
+    if new:
+        listed = ", ".join("-".join(one) for one in known)
+        raise ConfigError(
+            f"begun with {base.name}, which translates {listed}; the data asks for {', '.join(new)}. "
+            "Give --from and --to, other data, or train without --base."
+        )
+
+
+@dataclass(slots=True)
+class Beginning:
+    """The model that learns, where it comes from, and a hash of what it was before (empty for drawn weights)."""
+
+    model: Any
+    base: Bundle | None = None
+    adapters: Adapters | None = None
+    digest: str = ""
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Everything inside goes through the adapter, where there is one."""
+        if self.adapters is None:
+            yield
+            return
+        with self.adapters.use(ADAPTER):
+            yield
+
+    def learnt(self) -> Any:
+        """The model after the training, plain: with the adapter merged into it."""
+        return self.model if self.adapters is None else self.adapters.merged(ADAPTER)
+
+    def learns(self) -> int:
+        """How many parameters learn."""
+        return sum(one.numel() for one in self.model.parameters() if one.requires_grad)
+
+    def write(self, folder: Path) -> None:
+        """Put what stands beside the weights into a bundle in the making."""
+        if self.adapters is not None and self.base is not None:
+            (folder / ADAPTER).mkdir()
+            save_adapter(self.adapters, ADAPTER, folder / ADAPTER, base=self.base.name)
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        if self.base is None:
+            return {}
+        return {"base": {"name": self.base.name, "sha256": sha256(self.base.path / "model.safetensors")}}
+
+
+def begin(recipe: TranslateRecipe, base: Bundle | None, tokenizer: Tokenizer) -> Beginning:
+    """The model as it is before the first step; drawn numbers come from the recipe's seed."""
+    config = configuration(recipe, base, tokenizer.vocab_size)
+    generator = torch.Generator().manual_seed(recipe.training.seed)
+    model: Any = build_model(config, generator)
+    if base is None and recipe.vectors is None:
+        return Beginning(model)
+    if base is None:
+        first = FirstEmbeddings.read(str(recipe.vectors))
+        first.put(model, tokenizer)
+        return Beginning(model, digest=first.digest)
+    model.load_state_dict(load_model(base.path).state_dict())
+    beginning = Beginning(model, base)
+    if recipe.lora is not None:
+        beginning.adapters = Adapters(model)
+        beginning.adapters.add(ADAPTER, recipe.lora, generator)
+        beginning.adapters.learn(ADAPTER)
+    weights = sha256(base.path / "model.safetensors")
+    beginning.digest = repr((weights, recipe.lora))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    say(f"begun with {base.name}: {beginning.learns():,} of {total:,} parameters learn")
+    return beginning
