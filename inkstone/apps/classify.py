@@ -98,6 +98,10 @@ class Classifier:
             )
         return self._engine
 
+    @engine.setter
+    def engine(self, engine: ClassifyEngine) -> None:
+        self._engine = engine
+
     def fit(
         self,
         texts: Sequence[str],
@@ -116,8 +120,9 @@ class Classifier:
         begin the embedding of a model that reads tokens with. Raises DataError for data that cannot be learnt from.
         """
         require("torch", "training a classifier", "train")
-        from inkstone.learn.classifier import ClassifierOptions, Texts, choose
+        from inkstone.learn.classifier import ClassifierOptions, choose
         from inkstone.learn.first_embeddings import FirstEmbeddings
+        from inkstone.learn.labelled import Texts
 
         data, multi_label = _checked(texts, labels)
         held = None if valid is None else _checked(*valid, multi_label=multi_label)[0]

@@ -94,8 +94,12 @@ def train_classify(
     valid: Annotated[list[str], typer.Option(help="Validation texts. Default: held out of the data.")] = [],  # noqa: B006
     test: Annotated[list[str], typer.Option(help="Test texts. Default: held out of the data.")] = [],  # noqa: B006
     architecture: Annotated[
-        Literal["auto", "bag", "transformer", "rnn", "cnn"] | None,
+        Literal["auto", "bag", "transformer", "rnn", "cnn", "pretrained"] | None,
         typer.Option(help="auto trains a bag and a transformer and keeps the better. Default: auto."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="A pretrained encoder to read with: minilm (English), or a folder. auto tries it too."),
     ] = None,
     size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Not for a bag.")] = None,
     vectors: Annotated[
@@ -118,6 +122,10 @@ def train_classify(
 
     options: dict[str, Any] = {"architecture": architecture, "seed": seed}
     options = {key: value for key, value in options.items() if value is not None}
+    if base and architecture not in (None, "auto", "pretrained"):
+        raise ConfigError(f"--base goes with --architecture pretrained or auto, not {architecture}.")
+    if base:
+        options["pretrained"] = {"base": base}
     if size:
         options[architecture if architecture in ("rnn", "cnn") else "transformer"] = {"size": size}
     given: dict[str, Any] = {

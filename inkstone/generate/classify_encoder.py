@@ -16,7 +16,7 @@ from inkstone.generate.batching import windows, within_budget
 from inkstone.generate.classify_engine import Array
 from inkstone.ground.errors import BundleError, require
 from inkstone.ground.manifest import read_json
-from inkstone.text.tokenizer import Tokenizer
+from inkstone.text.reader import TextReader
 
 TOKENS_PER_BATCH = 4096
 
@@ -30,11 +30,11 @@ class EncoderEngine:
         from safetensors import SafetensorError, safe_open
 
         self.name = engine.name
-        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        self.reader = TextReader.load(folder)
         config = read_json(folder / "config.json")
-        if config.get("vocab_size") != self.tokenizer.vocab_size:
+        if config.get("vocab_size") != self.reader.vocab_size:
             raise BundleError(
-                f"{folder}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model {config.get('vocab_size')}."
+                f"{folder}: the tokenizer has {self.reader.vocab_size} tokens, the model {config.get('vocab_size')}."
             )
         self.longest = int(config["max_positions"])
         ctranslate2.set_log_level(40)  # errors only: no notes about types this processor does not have
@@ -53,14 +53,14 @@ class EncoderEngine:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `ClassifyEngine.encode`."""
-        return [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(texts)]
+        return self.reader.marked(texts)
 
     def logits(self, texts: Sequence[str]) -> Array:
         """See `ClassifyEngine.logits`."""
         read = [
             (row, window)
-            for row, ids in enumerate(self.encode(texts))
-            for window in windows(ids[1:], self.longest, ids[:1])
+            for row, ids in enumerate(self.reader.bare(texts))
+            for window in windows(ids, self.longest, self.reader.before, self.reader.after)
         ]
         sums_ND = np.zeros((len(texts), self._head_CD.shape[1]), np.float32)
         counts_N1 = np.zeros((len(texts), 1), np.float32)

@@ -3,7 +3,7 @@
 Recurrent and convolutional models have no longest text: whatever comes is read as a whole. A Transformer reads a longer
 text than it has positions in windows, and their scores are averaged, each window counting by its tokens. With a mean over
 the states and a linear layer over that - our own - this is the same as the mean over all tokens. Nothing is cut off.
-Every text and window begins with <s>, so that an empty one has a token too.
+Every text and window stands between its marks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inkstone.generate.batching import windows, within_budget
 from inkstone.generate.classify_engine import Array
 from inkstone.generate.onnx_session import CLASSIFIER, Marks, open_session, padded
 from inkstone.ground.errors import BundleError
-from inkstone.text.tokenizer import Tokenizer
+from inkstone.text.reader import TextReader
 
 TOKENS_PER_BATCH = 4096  # padded; a longer window runs by itself
 
@@ -27,25 +27,26 @@ class OnnxClassifier:
 
     def __init__(self, folder: Path, engine: Path, *, threads: int = 0) -> None:
         self.name = engine.name
-        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        self.reader = TextReader.load(folder)
         self._session = open_session(engine / CLASSIFIER, threads)
         marks = Marks.of(self._session, engine / CLASSIFIER)
-        if marks.vocab_size != self.tokenizer.vocab_size:
+        if marks.vocab_size < self.reader.vocab_size:
             raise BundleError(
-                f"{folder}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model {marks.vocab_size}."
+                f"{folder}: the tokenizer has {self.reader.vocab_size} tokens, the model {marks.vocab_size}."
             )
         self.pad_id, self.longest = marks.pad_id, marks.max_positions or None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `ClassifyEngine.encode`."""
-        return [[self.tokenizer.bos_id, *ids] for ids in self.tokenizer.encode_batch(texts)]
+        return self.reader.marked(texts)
 
     def logits(self, texts: Sequence[str]) -> Array:
         """See `ClassifyEngine.logits`."""
+        before, after = self.reader.before, self.reader.after
         read = [
             (row, window)
-            for row, ids in enumerate(self.encode(texts))
-            for window in windows(ids[1:], self.longest or 0, ids[:1])
+            for row, ids in enumerate(self.reader.bare(texts))
+            for window in windows(ids, self.longest or 0, before, after)
         ]
         sums: dict[int, Array] = {}
         counts_N1 = np.zeros((len(texts), 1), np.float32)

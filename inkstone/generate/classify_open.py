@@ -19,8 +19,8 @@ def _encoder(folder: Path, threads: int) -> ClassifyEngine:
     from inkstone.generate.classify_encoder import EncoderEngine
 
     exported = sorted(path.parent for path in folder.glob("ctranslate2-*/model.bin"))
-    if not exported:
-        raise BundleError(f"{folder} holds no CTranslate2 engine. Train the model again.")
+    if not exported:  # read in all layers, which CTranslate2 does not give
+        return _onnx(folder, threads)
     return EncoderEngine(folder, exported[0], threads=threads)
 
 
@@ -29,7 +29,7 @@ def _onnx(folder: Path, threads: int) -> ClassifyEngine:
 
     exported = sorted(path.parent for path in folder.glob("onnx-*/classifier.onnx"))
     if not exported:
-        raise BundleError(f"{folder} holds no ONNX engine. Train the model again.")
+        raise BundleError(f"{folder} holds no engine. Train the model again.")
     return OnnxClassifier(folder, exported[0], threads=threads)
 
 

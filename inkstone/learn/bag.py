@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ from torch import Tensor
 from inkstone.ground.errors import ConfigError, raise_all
 from inkstone.ground.progress import progress
 from inkstone.learn.data.batches import LabelExample
+from inkstone.learn.labelled import LabelSpace, Texts, Trained, batch_logits, examples_of
 from inkstone.learn.loop import Outcome, peak_memory_bytes
 from inkstone.model.bag import Bag, BagConfig
+from inkstone.text.ngrams import FeatureVocabulary, NgramOptions
 
 _MEMORY = 6  # pairs of steps and gradients from which L-BFGS guesses the curvature
 _FLAT = 1e-4  # stop where so many iterations lower the loss by less, as a share of it
@@ -57,6 +60,17 @@ class FitOptions:
             if not fine
         ]
         raise_all(ConfigError, "fitting options", problems)
+
+
+@dataclass(frozen=True, slots=True)
+class BagOptions:
+    """How to make and train a bag of features."""
+
+    features: NgramOptions = field(default_factory=NgramOptions)
+    min_count: int = 1
+    max_features: int = 60_000
+    hidden_size: int = 64  # at most: with fewer labels, as many as there are
+    fit: FitOptions = field(default_factory=FitOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,26 @@ class _Texts:
     by_text: _Sparse
     by_feature: _Sparse
     wanted_NC: Tensor
+
+
+def train_bag(data: Texts, valid: Texts, space: LabelSpace, options: BagOptions) -> Trained:
+    """Fit a bag to these texts: their features counted, then `fit_bag`. It takes seconds and always ends the same."""
+    features, weights = FeatureVocabulary.train(
+        data.texts, options.features, min_count=options.min_count, most=options.max_features
+    )
+    examples = examples_of([features.encode(text) for text in data.texts], data, space)
+    rows = [features.encode(text) for text in valid.texts]
+
+    def measure(model: torch.nn.Module) -> float:
+        return space.measure(valid.labels, batch_logits(model, rows))
+
+    width = min(options.hidden_size, len(space.names))
+    config = BagConfig(len(features), width, len(space.names))
+    model, outcome = fit_bag(
+        config, weights, examples, options.fit, multi_label=space.multi_label, measure=measure
+    )
+    again = partial(train_bag, space=space, options=options)
+    return Trained("bag", model, features, outcome, measure(model), len(examples), per_epoch=1, again=again)
 
 
 def fit_bag(

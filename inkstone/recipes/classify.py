@@ -32,7 +32,8 @@ from inkstone.judge.baselines import label_baselines
 from inkstone.judge.evaluate import judge_labels, label_tallies, signatures
 from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
 from inkstone.judge.report import ReportCard
-from inkstone.learn.classifier import ClassifierOptions, Trained
+from inkstone.learn.classifier import ClassifierOptions
+from inkstone.learn.labelled import Trained
 from inkstone.learn.loop import peak_memory_bytes, pick_device
 from inkstone.metrics.classification import top_confusions
 from inkstone.model.bundle import new_bundle

@@ -34,7 +34,7 @@ from inkstone.ship.ctranslate2 import Quantization, fill_side
 from inkstone.ship.onnx import export_onnx, quantise_onnx
 from inkstone.ship.target import Target
 from inkstone.text.ngrams import FeatureVocabulary
-from inkstone.text.tokenizer import Tokenizer
+from inkstone.text.reader import TextReader
 
 CERTIFICATE = "parity.json"
 TEXTS = 200
@@ -57,20 +57,21 @@ def ship_bag(model: Bag, features: FeatureVocabulary, folder: Path, texts: Seque
 
 def ship_reader(
     model: torch.nn.Module,
-    tokenizer: Tokenizer,
+    reader: TextReader,
     folder: Path,
     texts: Sequence[str],
     right: Callable[[Array], float],
 ) -> dict[str, Any]:
     """Write a model that reads tokens into a folder with its served engine and prove that; the certificate's facts.
 
-    Transformers are served by CTranslate2, recurrent and convolutional models by onnxruntime.
+    Transformers are served by CTranslate2, or where they are read in all layers by onnxruntime, as other models are.
     right: the share of `texts` that these scores label rightly. Raises TrainingError when the export does not agree.
     """
     save_model(model, folder)
-    tokenizer.save(folder / "tokenizer.json")
-    kind = read_json(folder / "config.json")["model_type"]
-    target = CTRANSLATE2 if kind == "inkstone-transformer" else ONNX
+    reader.save(folder)
+    config = read_json(folder / "config.json")
+    transformer = config["model_type"] == "inkstone-transformer"
+    target = CTRANSLATE2 if transformer and config["pooling"] == "mean" else ONNX
     with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
         exact = Path(scratch) / "float32"
         target.export(folder, exact, quantization="float32")
@@ -125,7 +126,7 @@ def export_encoder(folder: Path, out: Path, *, quantization: Quantization) -> Pa
     )
     fill_side(encoder, "encoder", config, weights)
     spec = specs.TransformerEncoderModelSpec(encoder)
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    tokenizer = TextReader.load(folder).tokenizer
     spec.register_vocabulary([tokenizer.token_of(number) for number in range(config.vocab_size)])
     spec.config.layer_norm_epsilon = config.norm_epsilon
     spec.validate()

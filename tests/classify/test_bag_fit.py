@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from inkstone.ground.errors import ConfigError
 from inkstone.learn.bag import FitOptions, fit_bag
-from inkstone.learn.classifier import batch_logits
+from inkstone.learn.labelled import batch_logits
 from inkstone.learn.data.batches import LabelExample
 from inkstone.model.bag import Bag, BagConfig
 

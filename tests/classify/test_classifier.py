@@ -12,16 +12,11 @@ from small_texts import chinese, english
 
 from inkstone.apps.classify import Classifier
 from inkstone.ground.errors import BundleError, ConfigError, DataError, OutputError
-from inkstone.learn.bag import FitOptions
-from inkstone.learn.classifier import (
-    BagOptions,
-    ClassifierOptions,
-    LabelSpace,
-    TokenOptions,
-    batch_logits,
-    reserved_share,
-)
+from inkstone.learn.bag import BagOptions, FitOptions
+from inkstone.learn.classifier import ClassifierOptions, reserved_share
+from inkstone.learn.labelled import LabelSpace, batch_logits
 from inkstone.learn.loop import TrainingOptions
+from inkstone.learn.token_classifier import TokenOptions
 from inkstone.metrics.statistics import Measured
 from inkstone.ship.classify import torch_logits
 

@@ -18,8 +18,9 @@ from inkstone.cli import main
 from inkstone.ground.errors import DataError
 from inkstone.ground.manifest import problems, read_json
 from inkstone.learn import loop
-from inkstone.learn.bag import FitOptions
-from inkstone.learn.classifier import BagOptions, ClassifierOptions, TokenOptions
+from inkstone.learn.bag import BagOptions, FitOptions
+from inkstone.learn.classifier import ClassifierOptions
+from inkstone.learn.token_classifier import TokenOptions
 from inkstone.recipes.classify import ClassifyRecipe, train_classifier
 
 QUICK = ClassifierOptions(architecture="bag", bag=BagOptions(fit=FitOptions(iterations=20)))

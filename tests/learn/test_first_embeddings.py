@@ -13,7 +13,9 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from inkstone.cli import main  # noqa: E402
 from inkstone.ground.errors import ConfigError, DataError, TrainingError  # noqa: E402
-from inkstone.learn.classifier import ClassifierOptions, Texts, TokenOptions, choose  # noqa: E402
+from inkstone.learn.classifier import ClassifierOptions, choose  # noqa: E402
+from inkstone.learn.labelled import Texts  # noqa: E402
+from inkstone.learn.token_classifier import TokenOptions  # noqa: E402
 from inkstone.learn.first_embeddings import FirstEmbeddings  # noqa: E402
 from inkstone.learn.loop import TrainingOptions  # noqa: E402
 from inkstone.model import presets  # noqa: E402

@@ -180,11 +180,10 @@ def _written_bag(trial: Trial, material: _Material, model: Any, features: Any, o
 
 
 def _encoded(bundle: Bundle, records: Sequence[Labelled], longest: int) -> list[tuple[int, ...]]:
-    from inkstone.text.tokenizer import Tokenizer
+    from inkstone.text.reader import TextReader
 
-    tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
-    rows = tokenizer.encode_batch([record.text for record in records])
-    return [(tokenizer.bos_id, *ids)[:longest] for ids in rows]
+    rows, _ = TextReader.load(bundle.path).cut([record.text for record in records], longest)
+    return [tuple(row) for row in rows]
 
 
 def _run_texts(model: Any, bundle: Bundle, material: _Material) -> Any:
@@ -203,8 +202,8 @@ def _taught(
     """The student after it has learnt from the teacher through the one loop."""
     import torch
 
-    from inkstone.learn.classifier import LabelSpace, batch_logits
     from inkstone.learn.data.batches import LabelExample, label_batch
+    from inkstone.learn.labelled import LabelSpace, batch_logits
     from inkstone.learn.loop import train
     from inkstone.learn.objectives.distillation import distilled_labels
 
@@ -246,15 +245,15 @@ def _taught(
 def _written_reader(
     trial: Trial, material: _Material, small: Any, steps: list[str], out: Path
 ) -> dict[str, Any]:
-    from inkstone.learn.classifier import LabelSpace
+    from inkstone.learn.labelled import LabelSpace
     from inkstone.ship.classify import ship_reader
     from inkstone.ship.quantize import as_rounded, engine_folder, ship_quantized
-    from inkstone.text.tokenizer import Tokenizer
+    from inkstone.text.reader import TextReader
 
     bundle, recipe = trial.bundle, trial.recipe
     space = LabelSpace(material.labels, material.multi_label)
     texts, gold = [one.text for one in material.measured], [one.labels for one in material.measured]
-    tokenizer = Tokenizer.load(bundle.path / "tokenizer.json")
+    reader = TextReader.load(bundle.path)
     made = made_from(trial, steps)
     with new_bundle(out, _description(trial, out), made) as folder:
         parity: dict[str, Any] = {}
@@ -263,7 +262,7 @@ def _written_reader(
                 small, folder, recipe.quantize, lambda one: _run_texts(one, bundle, material)
             )
         kept = as_rounded(small, "int4") if recipe.quantize == "int4" else small
-        facts = ship_reader(kept, tokenizer, folder, texts, lambda logits: space.measure(gold, logits))
+        facts = ship_reader(kept, reader, folder, texts, lambda logits: space.measure(gold, logits))
         new = [trial.look(f"new: {facts['engine']}", folder, "served")]
         results = trial.results
         if engine_folder(folder, recipe.quantize).exists():

@@ -136,11 +136,11 @@ def _classifier(folder: Path, asked: dict[str, Any]) -> tuple[str, Answer]:
 
 def _reader(folder: Path) -> Callable[[str], list[int]]:
     """Texts as ids, as long as the model reads."""
-    from inkstone.text.tokenizer import Tokenizer
+    from inkstone.text.reader import TextReader
 
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    reader = TextReader.load(folder)
     longest = int(read_json(folder / "config.json").get("max_positions", 2**31))
-    return lambda text: [tokenizer.bos_id, *tokenizer.encode(text)][:longest]
+    return lambda text: reader.cut([text], longest)[0][0]
 
 
 def _torch_bag(folder: Path) -> tuple[Callable[[str], list[int]], Any]:
