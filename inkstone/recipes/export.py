@@ -5,7 +5,8 @@
 An adapter (LoRA) of the model is merged into it first: what is written is an ordinary model.
 
 Besides the numbers and texts of `ship/proof.py`, the tokenizer is compared on sentences of several languages, with its
-special tokens and its chat template.
+special tokens and its chat template. Given data, the metric of the task is measured before and after
+(`recipes.task_metric`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ TEXTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredOn:
+    """The texts to measure on. direction: "zh-en", where a model has several and the data does not tell."""
+
+    data: tuple[str, ...]
+    fields: dict[str, str] | None = None
+    direction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """Where the export is, what it is, and its proof."""
 
@@ -57,12 +67,13 @@ def export(
     family: str | None = None,
     quantization: str = "float32",
     adapter: str | Path | None = None,
+    on: MeasuredOn | None = None,
 ) -> Exported:
     """Write the model of a bundle or of a checkpoint folder for another program, proved equal.
 
     family: for hf, instead of the first that can hold the model. adapter: the folder of one on this model, to be merged
-    into what is written. Raises ConfigError listing what the target cannot hold,
-    BundleError where the export does not agree; nothing is written then.
+    into what is written. on: texts to measure the task's metric on, of the model and of the export. Raises ConfigError
+    listing what the target cannot hold, BundleError where the export does not agree; nothing is written then.
     """
     require("torch", "exporting models", "train")
     for name, value, valid in (("--to", to, FORMATS), ("--quantize", quantization, QUANTIZATIONS)):
@@ -73,9 +84,13 @@ def export(
     if family is not None and to != "hf":
         raise ConfigError(f"--family={family} goes with --to hf only.")
     name = (place := _place(source)).name
+    if on is not None:
+        _refuse_unmeasurable(place)
     writers: dict[str, Any] = {"hf": _to_hugging_face, "ct2": _to_ctranslate2, "onnx": _to_onnx}
     with _merged(place, adapter) as (model, folder), whole_folder(out) as staging:
         family, proof = writers[to](model, folder, staging, family, quantization)
+        if on is not None:
+            proof = replace(proof, task_metric=_measured(place, model, folder, staging, to, quantization, on))
         write_json(staging / "parity.json", asdict(proof))
         made = {"exported_from": name, "to": to}
         seal(staging, made if adapter is None else {**made, "adapter_merged": Path(adapter).name})
@@ -87,6 +102,24 @@ def _place(source: str | Path) -> Path:
     from inkstone.model.families.folder import is_foreign
 
     return Path(source) if is_foreign(Path(source)) else open_bundle(source).path
+
+
+def _refuse_unmeasurable(place: Path) -> None:
+    from inkstone.model.families.folder import is_foreign
+
+    if is_foreign(place):
+        raise ConfigError(
+            f"{place} is a checkpoint without a task, so there is nothing to measure on --data. Leave it out."
+        )
+
+
+def _measured(
+    place: Path, model: Any, folder: Path, staging: Path, to: str, quantization: str, on: MeasuredOn
+) -> dict[str, Any]:
+    from inkstone.model.bundle import open_bundle
+    from inkstone.recipes.task_metric import task_metric
+
+    return task_metric(open_bundle(place), model, folder, staging, to, quantization, on)
 
 
 def _model(folder: Path) -> Any:

@@ -42,6 +42,7 @@ class Proof:
     largest_difference: float
     greedy_identical: str = "no decoder"
     tokenizer: str = ""
+    task_metric: dict[str, Any] | str = "not measured: no --data was given"  # see `recipes.task_metric`
 
 
 def prove(
