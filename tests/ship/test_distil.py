@@ -166,9 +166,46 @@ def test_the_teachers_outputs_become_targets() -> None:
         teacher_targets(teacher, [[9, 3]], most_tokens=9)
 
 
-def test_a_model_whose_scores_are_not_states_times_matrix_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"output_bias.*scale_output"):
-        distilled(model(1, output_bias=True, scale_output=True), DistillationOptions())
+@pytest.mark.parametrize("student", [{}, {"output_bias": True}, {"scale_output": True, "hidden_size": 24}])
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"output_bias": True},
+        {"scale_output": True},
+        {"output_bias": True, "scale_output": True, "tie_embeddings": False},
+    ],
+)
+def test_scores_that_are_more_than_states_times_matrix(
+    student: dict[str, Any], teacher: dict[str, Any]
+) -> None:
+    """Against the plain form over whole logits, in value and in every gradient."""
+    batch, options = collate(examples(12)), DistillationOptions(share=0.7, temperature=2.0)
+    learner, guide = model(1, **student), model(2, **teacher)
+    with torch.no_grad():
+        for number, one in enumerate((learner, guide)):
+            if one.output_bias is not None:
+                one.output_bias.normal_(0, 1, generator=torch.Generator().manual_seed(number))
+    found = distilled(guide, options)(learner, batch, 0.1)
+    found.mean.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: one.grad.clone() for name, one in learner.named_parameters() if one.grad is not None}
+    learner.zero_grad()
+
+    def logits(one: Transformer) -> torch.Tensor:
+        return one(batch.source_BS, batch.target_BT).flatten(0, 1)[batch.counted_N]
+
+    own_NV, taught_NV = logits(learner), logits(guide).detach()
+    data = F.cross_entropy(own_NV, batch.wanted_N, label_smoothing=0.1)
+    taught = F.kl_div(
+        (own_NV / 2).log_softmax(1), (taught_NV / 2).log_softmax(1), log_target=True, reduction="batchmean"
+    )
+    plain = 0.3 * data + 0.7 * 4 * taught
+    plain.backward()  # type: ignore[no-untyped-call]
+    assert torch.allclose(found.mean, plain, rtol=1e-4)
+    assert set(gradients) == {name for name, one in learner.named_parameters() if one.grad is not None}
+    assert ("output_bias" in gradients) == ("output_bias" in student)
+    for name, one in learner.named_parameters():
+        if one.grad is not None:
+            assert torch.allclose(gradients[name], one.grad, rtol=1e-3, atol=1e-6), name
 
 
 def test_options_that_cannot_be_are_refused() -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from inkstone.ground.errors import ConfigError, raise_all
 from inkstone.learn.data.batches import Batch, LabelBatch, PairBatch
 from inkstone.learn.objectives.loss import CHUNK, Loss, Objective, linear_cross_entropy
+from inkstone.learn.objectives.sequence_to_sequence import as_product
 from inkstone.model.interface import SequenceModel
 
 ALIKE = 512  # tokens of a batch whose likeness is compared when widths differ
@@ -98,13 +99,7 @@ def unlike_states(own_ND: Tensor, taught_NE: Tensor) -> Tensor:
 
 
 def distilled(teacher: nn.Module, options: DistillationOptions) -> Objective:
-    """The objective of a translator's student: its batches are pairs. The teacher is only asked, never changed.
-
-    Raises ConfigError for a teacher whose scores are more than its states times its output matrix.
-    """
-    more = [name for name in ("output_bias", "scale_output") if getattr(teacher.config, name, False)]
-    if more:
-        raise ConfigError(f"a model with {' and '.join(more)} cannot be a teacher here.")
+    """The objective of a translator's student: its batches are pairs. The teacher is only asked, never changed."""
     guide = cast(SequenceModel, _fixed(teacher))
 
     def objective(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
@@ -112,10 +107,10 @@ def distilled(teacher: nn.Module, options: DistillationOptions) -> Objective:
         own_memory, own_ND = _states(student, batch)
         with torch.no_grad():
             memory, taught_NE = _states(guide, batch)
-        loss = linear_cross_entropy(own_ND, student.output_weight, batch.wanted_N, smoothing)
-        taught = linear_divergence(
-            own_ND, student.output_weight, taught_NE, guide.output_weight, options.temperature
-        )
+            wanted_NE, teacher_VE = as_product(guide, taught_NE)
+        x_ND, weight_VD = as_product(student, own_ND)
+        loss = linear_cross_entropy(x_ND, weight_VD, batch.wanted_N, smoothing)
+        taught = linear_divergence(x_ND, weight_VD, wanted_NE, teacher_VE, options.temperature)
         mean = (1 - options.share) * loss.mean + options.share * taught
         if options.hidden:
             real_BS = batch.source_BS != student.config.pad_id

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from inkstone.learn.data.batches import Batch, PairBatch
 from inkstone.learn.objectives.loss import Loss, linear_cross_entropy
@@ -19,11 +19,19 @@ def sequence_to_sequence(model: nn.Module, batch: Batch, smoothing: float = 0.0)
     translator, batch = cast(SequenceModel, model), cast(PairBatch, batch)
     memory_BSD = translator.encode(batch.source_BS)
     states_BTD = translator.decode(batch.target_BT, memory_BSD, translator.visible(batch.source_BS))
-    states_ND = states_BTD.flatten(0, 1)[batch.counted_N]
-    weight_VD = translator.output_weight
-    if isinstance(translator, Transformer):
-        states_ND = translator.scored(states_ND)
-        if translator.output_bias is not None:  # the weight of one more feature, which is always 1
+    x_ND, weight_VD = as_product(translator, states_BTD.flatten(0, 1)[batch.counted_N])
+    return linear_cross_entropy(x_ND, weight_VD, batch.wanted_N, smoothing)
+
+
+def as_product(model: SequenceModel, states_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """x and W with x W^T the scores over the vocabulary of these states, whatever a model does to them besides.
+
+    A bias is the weight of one more feature, which is always 1.
+    """
+    weight_VD = model.output_weight
+    if isinstance(model, Transformer):
+        states_ND = model.scored(states_ND)
+        if model.output_bias is not None:
             states_ND = F.pad(states_ND, (0, 1), value=1.0)
-            weight_VD = torch.cat([weight_VD, translator.output_bias[:, None]], dim=1)
-    return linear_cross_entropy(states_ND, weight_VD, batch.wanted_N, smoothing)
+            weight_VD = torch.cat([weight_VD, model.output_bias[:, None]], dim=1)
+    return states_ND, weight_VD
