@@ -16,7 +16,6 @@ from inkstone.generate.constraints import banned_by_ngrams
 from inkstone.generate.continuation import Continuation
 from inkstone.generate.engine import GenerationOptions, Hypothesis
 from inkstone.generate.hypotheses import Sentence, advance
-from inkstone.model.config import ModelConfig
 from inkstone.model.interface import SequenceModel
 from inkstone.model.transformer import Transformer
 
@@ -42,10 +41,9 @@ def beam_search(
 def limits_of(
     model: SequenceModel, sources: Sequence[Sequence[int]], options: GenerationOptions
 ) -> list[int]:
-    """The most tokens to produce for each source: a Transformer whose positions are numbered has no more of them."""
-    config = model.config
-    numbered = isinstance(config, ModelConfig) and config.positions != "relative"
-    most = config.max_positions - len(options.prefix) if numbered else options.max_length
+    """The most tokens to produce for each source: a model whose positions are numbered has no more of them."""
+    limit = model.config.position_limit
+    most = limit - len(options.prefix) if limit else options.max_length
     return [min(options.limit(len(source)), most) for source in sources]
 
 

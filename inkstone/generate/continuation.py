@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inkstone.generate.constraints import Scores
 from inkstone.model.interface import SequenceModel
 from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
@@ -63,8 +64,14 @@ class Continuation:
             found.keep(torch.arange(len(prompts), device=device).repeat_interleave(copies))
         return found
 
-    def keep(self, rows_N: Tensor) -> None:
+    def scores(self) -> Scores:
+        """`scores_NV` for numpy."""
+        scores_NV: Scores = self.scores_NV.cpu().numpy()
+        return scores_NV
+
+    def keep(self, rows: Tensor | Sequence[int]) -> None:
         """Go on with these rows, in this order."""
+        rows_N = torch.as_tensor(rows, device=self.scores_NV.device)
         self._cache.reorder(rows_N)
         self._memory = tuple(one[rows_N] for one in self._memory)
         self.scores_NV = self.scores_NV[rows_N]
@@ -75,7 +82,8 @@ class Continuation:
             padding_N = padding_N - idle
             self._cache.padding_B = padding_N if bool(padding_N.any()) else None
 
-    def push(self, tokens_N: Tensor) -> None:
+    def push(self, tokens: Tensor | Sequence[int]) -> None:
         """Put the next token behind each row."""
+        tokens_N = torch.as_tensor(tokens, device=self.scores_NV.device)
         states_N1D = self._model.decode(tokens_N[:, None], *self._memory, cache=self._cache)
         self.scores_NV = self._model.logits(states_N1D[:, -1]).float()

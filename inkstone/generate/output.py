@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from inkstone.generate.constraints import Scores
 from inkstone.generate.engine import GenerationOptions, Hypothesis, Step, Watch
@@ -128,3 +128,43 @@ def following(outputs: Sequence[Output]) -> Callable[[Any], bool]:
         return output.done
 
     return told
+
+
+class Rows(Protocol):
+    """Rows of tokens that a model goes on with, one for each output."""
+
+    def scores(self) -> Scores:
+        """Those of the token that comes next in each row: (N, V)."""
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order."""
+        ...
+
+    def push(self, tokens: Sequence[int]) -> None:
+        """Put the next token behind each row."""
+        ...
+
+
+def run(begun: Rows, outputs: Sequence[Output]) -> None:
+    """Go on with all outputs, a row each, until each is done."""
+    live = list(outputs)
+    while True:
+        tokens = [
+            0 if output.done else output.take(scores_V)
+            for output, scores_V in zip(live, begun.scores(), strict=True)
+        ]
+        rows = [row for row, output in enumerate(live) if not output.done]
+        if not rows:
+            return
+        if len(rows) < len(live):
+            live = [live[row] for row in rows]
+            begun.keep(rows)
+        begun.push([tokens[row] for row in rows])
+
+
+def told_of_all(rows: Sequence[tuple[int, Sequence[int]]], watch: Watch | None) -> Watch | None:
+    """A watch over a batch, (number, ids) of each of its inputs, as one over all inputs."""
+    if watch is None:
+        return None
+    return lambda step: watch(replace(step, row=rows[step.row][0]))

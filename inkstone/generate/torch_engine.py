@@ -20,13 +20,12 @@ from inkstone.generate.continuation import Continuation
 from inkstone.generate.engine import (
     GenerationOptions,
     Hypothesis,
-    Step,
     Watch,
     check_prompts,
     check_watch,
     room_after,
 )
-from inkstone.generate.output import Output, begin, collected, detailed
+from inkstone.generate.output import begin, collected, detailed, run, told_of_all
 from inkstone.ground.errors import ConfigError, not_known
 from inkstone.model.checkpoint import load_model
 from inkstone.model.interface import SequenceModel
@@ -82,7 +81,7 @@ class TorchEngine:
         begun = Continuation.of_sources(self.model, sources, options.prefix, options.alternatives)
         limits = limits_of(self.model, sources, options)
         ends = frozenset(options.end_ids or (self.model.config.eos_id,))
-        outputs = begin([()] * len(rows), limits, options, ends, _of_all(rows, watch))
+        outputs = begin([()] * len(rows), limits, options, ends, told_of_all(rows, watch))
         for output, scores_PV in zip(outputs, begun.forced_NPV.cpu().numpy(), strict=True):
             for token, scores_V in zip(options.prefix, scores_PV, strict=True):
                 output.force(token, scores_V)
@@ -131,8 +130,7 @@ class TorchDecoder:
                 "prompts are continued by a Transformer of shape=decoder; this model is another."
             )
         self.model, self.adapters = model.eval(), adapters
-        limited = model.config.positions != "relative"
-        self.max_positions = model.config.max_positions if limited else 0
+        self.max_positions = model.config.position_limit
 
     @classmethod
     def load(cls, folder: Path, adapters: Folders | None = None) -> TorchDecoder:
@@ -168,7 +166,7 @@ class TorchDecoder:
     ) -> list[list[Hypothesis]]:
         prompts = [prompt for _, prompt in rows]
         ends = frozenset(options.end_ids or (self.model.config.eos_id,))
-        outputs = begin(prompts, self._limits(rows, options), options, ends, _of_all(rows, watch))
+        outputs = begin(prompts, self._limits(rows, options), options, ends, told_of_all(rows, watch))
         run(Continuation.of_prompts(self.model, prompts, options.alternatives), outputs)
         return collected(outputs, len(rows), options)
 
@@ -222,28 +220,3 @@ def _through(adapters: Adapters | None, name: str | None) -> Iterator[None]:
         return
     with adapters.use(name):
         yield
-
-
-def run(begun: Continuation, outputs: Sequence[Output]) -> None:
-    """Go on with all outputs, a row each, until each is done."""
-    device = begun.scores_NV.device
-    live = list(outputs)
-    while True:
-        tokens = [
-            0 if output.done else output.take(scores_V)
-            for output, scores_V in zip(live, begun.scores_NV.cpu().numpy(), strict=True)
-        ]
-        rows = [row for row, output in enumerate(live) if not output.done]
-        if not rows:
-            return
-        if len(rows) < len(live):
-            live = [live[row] for row in rows]
-            begun.keep(torch.tensor(rows, device=device))
-        begun.push(torch.tensor([tokens[row] for row in rows], device=device))
-
-
-def _of_all(rows: Sequence[tuple[int, Ids]], watch: Watch | None) -> Watch | None:
-    """A watch over a batch as one over all inputs: with their numbers there."""
-    if watch is None:
-        return None
-    return lambda step: watch(Step(rows[step.row][0], step.alternative, step.id, step.log_probability))

@@ -190,6 +190,11 @@ class ModelConfig:
         """The width of the one state per text that the classification head reads."""
         return self.hidden_size * (self.num_encoder_layers if self.pooling == "layers" else 1)
 
+    @property
+    def position_limit(self) -> int:
+        """The most tokens that can be told apart by their places; 0 is no limit."""
+        return 0 if self.positions == "relative" else self.max_positions
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""
         return {"model_type": "inkstone-transformer", **asdict(self)}

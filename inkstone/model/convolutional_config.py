@@ -59,6 +59,11 @@ class TextCNNConfig:
         """The widths as numbers."""
         return tuple(int(part) for part in self.widths.split(","))
 
+    @property
+    def position_limit(self) -> int:
+        """The most tokens that can be told apart by their places; 0 is no limit."""
+        return 0
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""
         return {"model_type": TEXTCNN_TYPE, **asdict(self)}
@@ -93,6 +98,11 @@ class ConvolutionalConfig:
         if self.width < 1 or self.width % 2 == 0:
             problems.append(f"width={self.width} must be odd and above 0")
         raise_all(ConfigError, "model configuration", problems)
+
+    @property
+    def position_limit(self) -> int:
+        """The most tokens that can be told apart by their places; 0 is no limit."""
+        return self.max_positions
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""

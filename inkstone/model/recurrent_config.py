@@ -79,6 +79,11 @@ class RecurrentConfig:
         """Whether there is a decoder."""
         return self.shape != "encoder"
 
+    @property
+    def position_limit(self) -> int:
+        """The most tokens that can be told apart by their places; 0 is no limit."""
+        return 0
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values, for config.json."""
         return {"model_type": MODEL_TYPE, **asdict(self)}

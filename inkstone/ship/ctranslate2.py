@@ -93,8 +93,7 @@ def marks(config: ModelConfig) -> dict[str, int]:
 
     max_positions: 0 where there is no limit.
     """
-    limit = 0 if config.positions == "relative" else config.max_positions
-    return {"bos_id": config.bos_id, "eos_id": config.eos_id, "max_positions": limit}
+    return {"bos_id": config.bos_id, "eos_id": config.eos_id, "max_positions": config.position_limit}
 
 
 def distinct(tokens: Sequence[str], size: int) -> list[str]:

@@ -39,7 +39,6 @@ from typing import Any, Literal
 from inkstone.generate.onnx_session import CLASSIFIER, DECODER, ENCODER
 from inkstone.ground.errors import ConfigError, require
 from inkstone.ground.files import explained
-from inkstone.model.config import ModelConfig
 
 Quantization = Literal["float32", "int8"]
 QUANTISED = ("MatMul", "Gemm", "LSTM", "Gather")
@@ -118,6 +117,7 @@ def quantise_onnx(exact: Path, out: Path) -> Path:
                 file,
                 small,
                 weight_type=QuantType.QUInt8,
+                per_channel=True,
                 op_types_to_quantize=list(QUANTISED),
                 nodes_to_exclude=[node.name for node in nodes if node.name.startswith(EXACT)],
             )
@@ -130,7 +130,6 @@ def _marks(model: Any) -> dict[str, str]:
     """What an engine has to know besides. max_positions: 0 where a text may have any length."""
     config: Any = model.config
     values = {name: getattr(config, name) for name in ("pad_id", "bos_id", "eos_id", "vocab_size")}
-    numbered = isinstance(config, ModelConfig) and config.positions != "relative"
-    values["max_positions"] = config.max_positions if numbered else 0
+    values["max_positions"] = config.position_limit
     kind = config.to_dict()["model_type"]
     return {"inkstone": kind, **{name: str(value) for name, value in values.items()}}

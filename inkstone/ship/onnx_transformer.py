@@ -10,7 +10,7 @@ Kept = list[tuple[str, str]]  # keys and values of each layer
 
 
 def encoded(drawing: Drawing, ids: str) -> tuple[str, str]:
-    """The states of an encoder for ids (B, S), and which of them are no padding (B, 1, 1, S)."""
+    """The states of an encoder, as `pooled` reads them, for ids (B, S), and which are no padding (B, 1, 1, S)."""
     graph, config = drawing.graph, drawing.config
     real = graph.node("Not", graph.node("Equal", ids, graph.constant(config.pad_id)))
     mask = graph.node("Unsqueeze", real, graph.constant([1, 2]))
@@ -27,7 +27,7 @@ def encoded(drawing: Drawing, ids: str) -> tuple[str, str]:
 
 
 def pooled(drawing: Drawing, states: str, mask: str) -> str:
-    """As `Transformer.pool`: (B, D)."""
+    """As `Transformer.pool`, of states (B, S, any size)."""
     graph, node = drawing.graph, drawing.graph.node
     if drawing.config.pooling == "first":
         found = node("Gather", states, graph.constant(0), axis=1, name=f"{EXACT}first")

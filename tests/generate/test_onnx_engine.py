@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections.abc import Callable
@@ -112,10 +113,29 @@ def test_in_eight_bits_it_is_smaller_and_much_the_same(exported: Exported, tmp_p
     assert small.name == "onnx-int8" and not list(tmp_path.glob("*/*.part"))
 
 
-def test_options_it_does_not_have_are_refused(exported: Exported) -> None:
-    options = GenerationOptions(beam_size=1, temperature=0.7)
-    with pytest.raises(ConfigError, match=r"onnxruntime does not offer temperature=0\.7"):
-        exported.engine.generate(sources(1), options)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"temperature": 0.8, "seed": 3, "top_k": 12, "alternatives": 3},
+        {"repetition_penalty": 1.5, "no_repeat_ngram": 2, "top_tokens": 2},
+        {"prefix": (7, 9), "end_ids": (3, 11)},
+        {"beam_size": 3, "prefix": (7,), "no_repeat_ngram": 2, "end_ids": (3, 11), "top_tokens": 1},
+    ],
+    ids=lambda more: " ".join(more),
+)
+def test_all_other_options_too(exported: Exported, more: dict[str, Any]) -> None:
+    options = GenerationOptions(**{"beam_size": 1, "max_length": 16, **more})
+    asked = sources(8, seed=4)
+    ours, theirs = exported.engine.generate(asked, options), exported.reference.generate(asked, options)
+    for one, other in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
+        assert (one.ids, one.finished, len(one.top)) == (other.ids, other.finished, len(other.top))
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
+        assert one.tokens == pytest.approx(other.tokens, abs=1e-3)
+
+
+def test_adapters_are_refused(exported: Exported) -> None:
+    with pytest.raises(ConfigError, match="onnxruntime does not offer adapter=formal"):
+        exported.engine.generate(sources(1), GenerationOptions(adapter="formal"))
 
 
 def test_other_words_and_broken_graphs_are_refused(exported: Exported, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from inkstone.model.checkpoint import build_model, save_model  # noqa: E402
 from inkstone.ship import onnx_traced  # noqa: E402
 from inkstone.ship.classify import CERTIFICATE, ship_reader, torch_logits  # noqa: E402
 from inkstone.ship.onnx import export_onnx  # noqa: E402
+from inkstone.text.reader import TextReader  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
 
 TEXTS = [
@@ -56,7 +57,9 @@ def made(kind: str, size: int) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_served_is_what_was_trained(kind: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = made(kind, tokenizer.vocab_size)
-    facts = ship_reader(model, tokenizer, tmp_path, TEXTS, lambda logits: float(len(logits) == len(TEXTS)))
+    facts = ship_reader(
+        model, TextReader(tokenizer), tmp_path, TEXTS, lambda logits: float(len(logits) == len(TEXTS))
+    )
     assert facts["float32 export: same label as torch"] == f"{len(TEXTS)} of {len(TEXTS)}"
     assert facts["float32 export: largest difference of a score"] < 1e-5
     assert facts["engine"] == "onnx-int8" and (tmp_path / CERTIFICATE).exists()
@@ -84,7 +87,7 @@ def test_gates_in_the_wrong_order_are_not_shipped(
     with pytest.raises(
         TrainingError, match=r"float32 export: the served scores are up to .* The export is wrong"
     ):
-        ship_reader(made("lstm", tokenizer.vocab_size), tokenizer, tmp_path, TEXTS, lambda _: 1.0)
+        ship_reader(made("lstm", tokenizer.vocab_size), TextReader(tokenizer), tmp_path, TEXTS, lambda _: 1.0)
     assert not (tmp_path / CERTIFICATE).exists() and not list(tmp_path.glob("onnx-*"))
 
 
@@ -97,7 +100,7 @@ def test_what_has_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    save_model(made("textcnn", tokenizer.vocab_size + 1), tmp_path)
+    save_model(made("textcnn", tokenizer.vocab_size - 1), tmp_path)
     tokenizer.save(tmp_path / "tokenizer.json")
     export_onnx(tmp_path, tmp_path / "onnx-float32", quantization="float32")
     with pytest.raises(BundleError, match=r"the tokenizer has \d+ tokens, the model"):
