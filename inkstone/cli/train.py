@@ -84,13 +84,7 @@ def train_translate(
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
     if values.get("base"):
         values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
-    written = values.pop("out", None)
-    if written is not None and not isinstance(written, str):
-        raise ConfigError(f"out={written!r} is not the name of a folder.")
-    place = out or (Path(written) if written else None)
-    if place is None:
-        raise ConfigError("where should the model go? Give --out FOLDER.")
-    values.setdefault("name", place.name)
+    place = _place(out, values)
     if not values.get("data"):
         raise ConfigError(
             "there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data."
@@ -98,6 +92,18 @@ def train_translate(
     resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
     refuse_taken(place)
     _train_translator(resolved, place, as_json)
+
+
+def _place(out: Path | None, values: dict[str, Any]) -> Path:
+    """Where the model goes: the option, or what the recipe says, which is taken out of it; it names the model, too."""
+    written = values.pop("out", None)
+    if written is not None and not isinstance(written, str):
+        raise ConfigError(f"out={written!r} is not the name of a folder.")
+    place = out or (Path(written) if written else None)
+    if place is None:
+        raise ConfigError("where should the model go? Give --out FOLDER.")
+    values.setdefault("name", place.name)
+    return place
 
 
 @app.command("resume")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from inkstone.corpus.lines import LINE_LIMIT
 from inkstone.ground.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from inkstone.apps.translate import Translation
 
 
 def translate(
@@ -65,22 +68,23 @@ def translate(
     if out is not None:
         write_text(out, "".join(f"{one.translation}\n" for one in found))
     if as_json:
-        results = [
-            {
-                "source": one.source,
-                "translation": one.translation,
-                "score": round(one.score, 4),
-                "from": one.source_language,
-                "to": one.target_language,
-                **({"alternatives": list(one.alternatives)} if alternatives > 1 else {}),
-            }
-            for one in found
-        ]
+        results = [_as_json(one, alternatives) for one in found]
         print_json({"model": translator.name, "results": results})
     elif out is None:
         for one in found:
             for line in (one.translation, *(f"  {other}" for other in one.alternatives)):
                 print(line)
+
+
+def _as_json(one: Translation, alternatives: int) -> dict[str, Any]:
+    return {
+        "source": one.source,
+        "translation": one.translation,
+        "score": round(one.score, 4),
+        "from": one.source_language,
+        "to": one.target_language,
+        **({"alternatives": list(one.alternatives)} if alternatives > 1 else {}),
+    }
 
 
 def named_folder(given: str | None) -> dict[str, str]:

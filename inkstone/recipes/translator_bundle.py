@@ -83,6 +83,10 @@ def finish(
             size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         )
         card.save(folder)
+    return _printed(out, results, outcome, certificate.engine)
+
+
+def _printed(out: Path, results: Sequence[Any], outcome: Outcome, engine: str) -> dict[str, Any]:
     first = results[0]
     return {
         "bundle": str(out),
@@ -94,7 +98,7 @@ def finish(
         "tokens_per_second": round(outcome.tokens_per_second, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "steps": outcome.steps,
-        "engine": certificate.engine,
+        "engine": engine,
         "first_metric": {"test_set": first.test_set, "bleu": first.metrics["bleu"].as_json()},
     }
 
