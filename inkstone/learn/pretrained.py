@@ -112,12 +112,7 @@ def opened(base: str, num_labels: int) -> tuple[Transformer, TextReader]:
     )
     weights["classifier.weight"] = torch.zeros(num_labels, config.pooled_size)
     weights["classifier.bias"] = torch.zeros(num_labels)
-    reader = TextReader(ForeignTokenizer.load(folder))
-    if reader.vocab_size > config.vocab_size:
-        raise BundleError(
-            f"{base}: the tokenizer has {reader.vocab_size} tokens, the model {config.vocab_size}."
-        )
-    return Transformer.of_weights(config, weights), reader
+    return Transformer.of_weights(config, weights), TextReader(ForeignTokenizer.load(folder))
 
 
 @torch.inference_mode()

@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 
 from inkstone.ground.errors import ConfigError
 from inkstone.learn.bag import FitOptions, fit_bag
-from inkstone.learn.labelled import batch_logits
 from inkstone.learn.data.batches import LabelExample
+from inkstone.learn.labelled import batch_logits
 from inkstone.model.bag import Bag, BagConfig
 
 FEATURES, LABELS = 30, 5
