@@ -189,8 +189,11 @@ def _to_onnx(
     from inkstone.ship.proof import prove_onnx
 
     export_onnx(folder, staging, quantization=quantization)  # type: ignore[arg-type]
+    proof = prove_onnx(model, staging, quantization)
+    if has_foreign_tokenizer(folder):
+        return None, replace(proof, tokenizer=_tokenizer(folder, staging))
     shutil.copyfile(folder / "tokenizer.json", staging / "tokenizer.json")
-    return None, replace(prove_onnx(model, staging, quantization), tokenizer="the same file")
+    return None, replace(proof, tokenizer="the same file")
 
 
 def _refuse_others(model: Any, to: str) -> None:
@@ -237,14 +240,20 @@ def _tokenizer(folder: Path, staging: Path) -> str:
     return f"{len(TEXTS)} of {len(TEXTS)} sentences cut alike; special tokens and template equal"
 
 
-def _opened_tokenizer(folder: Path) -> ForeignTokenizer | None:
+def has_foreign_tokenizer(folder: Path) -> bool:
+    """Whether the tokenizer of a model's folder, or the lack of one, came with a foreign checkpoint."""
     from inkstone.model.families.folder import is_foreign
+
+    return is_foreign(folder) or (folder / "tokenizer_config.json").exists()
+
+
+def _opened_tokenizer(folder: Path) -> ForeignTokenizer | None:
     from inkstone.text.foreign_files import has_tokenizer
     from inkstone.text.foreign_tokenizer import ForeignTokenizer
     from inkstone.text.tokenizer import Tokenizer
 
     if not has_tokenizer(folder):
         return None
-    if is_foreign(folder):
+    if has_foreign_tokenizer(folder):
         return ForeignTokenizer.load(folder)
     return ForeignTokenizer.of(Tokenizer.load(folder / "tokenizer.json"))

@@ -11,14 +11,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from inkstone.generate.engine import GenerationOptions
-from inkstone.generate.torch_engine import TorchEngine
+from inkstone.generate.onnx_decoder import OnnxDecoder
+from inkstone.generate.onnx_engine import OnnxEngine
+from inkstone.generate.onnx_session import CLASSIFIER, DECODER, ENCODER, open_session, padded
+from inkstone.generate.torch_engine import TorchDecoder, TorchEngine
 from inkstone.ground.errors import BundleError, raise_all
 from inkstone.model.transformer import Transformer
 
@@ -26,6 +29,7 @@ LENGTHS = (1, 3, 7, 12, 20, 20)  # tokens of the inputs
 STEPS = 20  # greedy tokens
 LIMIT = 1e-3  # of a number, in float32
 
+T = TypeVar("T")
 Ids = Sequence[int]
 Numbers = Callable[[Ids], NDArray[Any]]
 Text = Callable[[Ids], list[int]]
@@ -168,36 +172,66 @@ def _prove_translator(model: Transformer, folder: Path, quantization: str, trans
 
 
 def prove_onnx(model: Any, folder: Path, quantization: str) -> Proof:
-    """ONNX graphs, run by onnxruntime. Raises BundleError where they do not agree."""
-    from inkstone.generate.onnx_engine import OnnxEngine
-    from inkstone.generate.onnx_session import open_session
-    from inkstone.text.tokenizer import Tokenizer
+    """ONNX graphs, run by onnxruntime: all inputs in one batch, the model one at a time.
 
+    Raises BundleError where they do not agree.
+    """
     inputs = inputs_for(model.config)
-    if (folder / "classifier.onnx").exists():
-        session = open_session(folder / "classifier.onnx", 1)
-        name = session.get_inputs()[0].name
-
-        @torch.inference_mode()
-        def mine(ids: Ids) -> NDArray[Any]:
-            found: NDArray[Any] = model(torch.tensor([list(ids)]))[0].numpy()
-            return found
-
-        def run(ids: Ids) -> NDArray[Any]:
-            found: NDArray[Any] = session.run(None, {name: np.array([list(ids)], np.int64)})[0][0]
-            return found
-
-        return prove("onnx", quantization, "logits", inputs, (mine, run))
-    engines = TorchEngine(model), OnnxEngine(folder, Tokenizer.load(folder / "tokenizer.json"), threads=1)
+    if (folder / CLASSIFIER).exists():
+        return _prove_graph(model, folder / CLASSIFIER, quantization, inputs)
+    if not (folder / DECODER).exists():
+        return _prove_graph(model, folder / ENCODER, quantization, inputs)
     greedy = GenerationOptions(beam_size=1, max_length=STEPS)
+    alone: Any
+    together: Any
+    if (folder / ENCODER).exists():
+        alone, together, kind = TorchEngine(model), OnnxEngine(folder, threads=1), "log-probabilities"
+        scores = by_input(inputs, together.score(inputs, inputs))
+        numbers = (
+            lambda ids: np.array(alone.score([ids], [ids])),
+            lambda ids: np.array([scores[tuple(ids)]]),
+        )
+    else:
+        alone, together, kind = TorchDecoder(model), OnnxDecoder(folder, threads=1), "logits"
+        numbers = (lambda ids: numbers_of(model, ids), together.logits)
+    written = by_input(inputs, together.generate(inputs, greedy))
+    texts: tuple[Text, Text] = (
+        lambda ids: list(alone.generate([ids], greedy)[0][0].ids),
+        lambda ids: list(written[tuple(ids)][0].ids),
+    )
+    return prove("onnx", quantization, kind, inputs, numbers, texts)
 
-    def scored(engine: Any) -> Numbers:
-        return lambda ids: np.array(engine.score([ids], [ids]))
 
-    def said(engine: Any) -> Text:
-        return lambda ids: list(engine.generate([ids], greedy)[0][0].ids)
+def by_input(inputs: Sequence[Ids], found: Sequence[T]) -> dict[tuple[int, ...], T]:
+    """What was found for all inputs together, to be looked up by each."""
+    return {tuple(ids): one for ids, one in zip(inputs, found, strict=True)}
 
-    return prove(
-        "onnx", quantization, "log-probabilities", inputs,
-        (scored(engines[0]), scored(engines[1])), (said(engines[0]), said(engines[1])),
-    )  # fmt: skip
+
+def _prove_graph(model: Any, file: Path, quantization: str, inputs: Sequence[Ids]) -> Proof:
+    """A graph that gives what it has to say at once: a classifier, or an encoder with whatever is on it."""
+    session = open_session(file, 1)
+    names = [output.name for output in session.get_outputs()]
+    found = session.run(names, {"ids": padded(inputs, model.config.pad_id)})
+    rows = by_input(inputs, list(zip(*found, strict=True)))
+
+    @torch.inference_mode()
+    def mine(ids: Ids) -> NDArray[Any]:
+        row = torch.tensor([list(ids)])
+        if file.name == CLASSIFIER:
+            return _flat([model(row)])
+        states = model.encode(row)
+        of = {
+            "states": lambda: states,
+            "pooled": lambda: model.pool(states, row),
+            "logits": lambda: model.logits(states),
+        }
+        return _flat([of[name]() for name in names])
+
+    def run(ids: Ids) -> NDArray[Any]:
+        return _flat([one if one.ndim == 1 else one[: len(ids)] for one in rows[tuple(ids)]])
+
+    return prove("onnx", quantization, " and ".join(names), inputs, (mine, run))
+
+
+def _flat(arrays: Sequence[Any]) -> NDArray[Any]:
+    return np.concatenate([np.asarray(one).ravel() for one in arrays])
