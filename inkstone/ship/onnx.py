@@ -23,25 +23,21 @@ A decoder alone begins with states of length 0 and reads any number of tokens at
 The marks a search needs stand in the metadata of each graph. Transformers are written in ONNX's operators
 (`onnx_transformer`), the other architectures traced (`onnx_traced`). An encoder's tokens are all of the first type.
 
-int8 is onnxruntime's dynamic quantisation: matrices (by columns), recurrences and embeddings are kept in eight bits,
-activations become so at each product, with one scale for the whole batch. Convolutions stay as they are; their integer
-kernels are slower. Weights are unsigned: products of signed ones overflow silently on processors without the newer
-integer instructions, and a certificate should hold there.
+int8: matrices and embeddings are kept in eight bits, and what is multiplied becomes so at each product, token by token
+(`onnx_rounding`). LSTM layers are quantised by onnxruntime. Convolutions stay as they are; their integer kernels are
+slower.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from inkstone.generate.onnx_session import CLASSIFIER, DECODER, ENCODER
 from inkstone.ground.errors import ConfigError, require
-from inkstone.ground.files import explained
 
 Quantization = Literal["float32", "int8"]
-QUANTISED = ("MatMul", "Gemm", "LSTM", "Gather")
 
 
 def export_onnx(folder: Path, out: Path, *, quantization: Quantization) -> Path:
@@ -102,28 +98,34 @@ def _write_traced(model: Any, folder: Path, out: Path) -> None:
 
 def quantise_onnx(exact: Path, out: Path) -> Path:
     """Write the float32 graphs of a folder into another (or in their own place) with their weights in eight bits."""
-    require("onnxruntime", "quantising ONNX graphs", "serve")
+    require("onnx", "quantising ONNX graphs", "train")
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from inkstone.ship.onnx_graph import EXACT, quiet
+    from inkstone.ship.onnx_graph import write_model
+    from inkstone.ship.onnx_rounding import Rounding
 
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(exact.glob("*.onnx")):
-        nodes = onnx.load(file, load_external_data=False).graph.node
-        with tempfile.TemporaryDirectory(prefix="inkstone-onnx-") as scratch, quiet():
-            small = Path(scratch) / file.name
-            quantize_dynamic(
-                file,
-                small,
-                weight_type=QuantType.QUInt8,
-                per_channel=True,
-                op_types_to_quantize=list(QUANTISED),
-                nodes_to_exclude=[node.name for node in nodes if node.name.startswith(EXACT)],
-            )
-            with explained(out / file.name):
-                shutil.copyfile(small, out / file.name)
+        model = onnx.load(file)
+        Rounding(model).run()
+        if any(node.op_type == "LSTM" for node in model.graph.node):
+            model = _with_small_recurrences(model)
+        write_model(model, out / file.name)
     return out
+
+
+def _with_small_recurrences(model: Any) -> Any:
+    """LSTM layers as onnxruntime's own operator keeps them in eight bits; GRU layers have none."""
+    require("onnxruntime", "quantising recurrent ONNX graphs", "serve")
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from inkstone.ship.onnx_graph import quiet
+
+    with tempfile.TemporaryDirectory(prefix="inkstone-onnx-") as scratch, quiet():
+        small = Path(scratch) / "small.onnx"
+        quantize_dynamic(model, small, weight_type=QuantType.QUInt8, op_types_to_quantize=["LSTM"])
+        return onnx.load(small)
 
 
 def _marks(model: Any) -> dict[str, str]:

@@ -44,7 +44,6 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._bytes = 0
 
     def input(self, name: str, kind: int, *sizes: str | int) -> str:
         """What is handed in."""
@@ -60,7 +59,6 @@ class Graph:
         """A tensor of the model. The same name twice is the same tensor."""
         if name not in self._weights:
             self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-            self._bytes += array.nbytes
         return name
 
     def constant(self, value: Any, kind: type[np.generic] = np.int64) -> str:
@@ -101,15 +99,19 @@ class Graph:
         )
         model.ir_version = IR_VERSION
         helper.set_model_props(model, dict(metadata))
-        write_model(model, file, self._bytes)
+        write_model(model, file)
 
 
-def write_model(model: onnx.ModelProto, file: Path, size_bytes: int) -> None:
+def write_model(model: onnx.ModelProto, file: Path) -> None:
     """Write a graph, its weights in the same file or beside it, and check what was written."""
+    size_bytes = sum(len(one.raw_data) for one in model.graph.initializer)
+    beside = file.with_name(f"{file.name}.data")
     with explained(file):
+        beside.unlink(missing_ok=True)
         if size_bytes > WHOLE_BYTES:
-            place = f"{file.name}.data"
-            onnx.save_model(model, file, save_as_external_data=True, location=place, size_threshold=1024)
+            onnx.save_model(
+                model, file, save_as_external_data=True, location=beside.name, size_threshold=1024
+            )
         else:
             file.write_bytes(model.SerializeToString())
         onnx.checker.check_model(str(file))
