@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from made_corpus import made_labelled, made_pairs, quick_recipe, write_pairs
 
 if TYPE_CHECKING:
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
 # A busy machine is no fault of the code: nothing fails for being slow.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])

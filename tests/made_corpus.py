@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
 # Made here, so that a model of seconds can learn something: 8 x 8 x 8 x 2 sentences.
 PEOPLE = {
@@ -52,7 +52,7 @@ def write_pairs(path: Path, pairs: list[tuple[str, str]]) -> Path:
 def quick_recipe(data: Path, **overlay: Any) -> TranslateRecipe:
     """A recipe for a model that trains in seconds; `training` is overlaid field by field."""
     from inkstone.learn.loop import TrainingOptions
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
     training = {
         "epochs": 6,

@@ -36,7 +36,7 @@ def export(
 ) -> None:
     """Write a model for another program, proved equal to the original, or not at all."""
     from inkstone.cli import print_json
-    from inkstone.recipes.export import MeasuredOn
+    from inkstone.recipes.evaluate import MeasuredOn
     from inkstone.recipes.export import export as run
 
     if not data and (fields or direction):

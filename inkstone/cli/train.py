@@ -64,7 +64,7 @@ def train_translate(
     from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
     from inkstone.recipes.beginning import FINE_TUNING, FINE_TUNING_LORA
     from inkstone.recipes.run import refuse_taken
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
     given: dict[str, Any] = {
         "data": data,

@@ -33,7 +33,7 @@ from inkstone.model.presets import translator_config
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
 ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
 DECIDED = ("architecture", "size", "tokenizer", "vocab_size")  # by the base

@@ -71,6 +71,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredOn:
+    """The texts to measure on. direction: "zh-en", where a model has several and the data does not tell."""
+
+    data: tuple[str, ...]
+    fields: dict[str, str] | None = None
+    direction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How to read the data and how to measure; see the command's help for each."""
 

@@ -24,6 +24,7 @@ from inkstone.ground.files import whole_folder, write_json
 from inkstone.ground.manifest import read_json, seal
 
 if TYPE_CHECKING:
+    from inkstone.recipes.evaluate import MeasuredOn
     from inkstone.ship.proof import Proof
     from inkstone.text.foreign_tokenizer import ForeignTokenizer
 
@@ -38,15 +39,6 @@ TEXTS = (
     "x = [1, 2]  # 🙂",
     " a  b\n",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredOn:
-    """The texts to measure on. direction: "zh-en", where a model has several and the data does not tell."""
-
-    data: tuple[str, ...]
-    fields: dict[str, str] | None = None
-    direction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

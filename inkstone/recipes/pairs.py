@@ -18,7 +18,7 @@ from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
 HELD_OUT_SHARE, FEWEST, MOST = 0.02, 20, 1000  # of the pairs, where no validation or test data is given
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +35,11 @@ from inkstone.judge.evaluate import label_tallies, signatures, translation_talli
 from inkstone.metrics.statistics import Tally
 from inkstone.model.bundle import Bundle
 from inkstone.model.checkpoint import load_model
-from inkstone.recipes.evaluate import one_direction, unknown_labels
+from inkstone.recipes.evaluate import MeasuredOn, one_direction, unknown_labels
 from inkstone.recipes.pairs import evenly
+from inkstone.recipes.run import short_path
 from inkstone.text.reader import TextReader
 from inkstone.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from inkstone.recipes.export import MeasuredOn
 
 MOST = 300  # texts at most that are answered twice
 TIE = 1e-3  # nats a token of two translations, or probability of two labels: as good as each other in float32
@@ -129,7 +127,7 @@ def _translations(bundle: Bundle, on: MeasuredOn) -> _Trial:
         tallies,
         differ=lambda one, other: one.translation != other.translation,
         as_good=lambda one, other: abs(one.score - other.score) <= TIE,
-        said="; ".join(found.describe() for found in reading.sources),
+        said=", ".join(short_path(file) for file in on.data),
     )
 
 
@@ -162,7 +160,7 @@ def _labels(bundle: Bundle, on: MeasuredOn) -> _Trial:
         ),
         differ=lambda one, other: set(one.labels) != set(other.labels),
         as_good=as_good,
-        said="; ".join(found.describe() for found in reading.sources),
+        said=", ".join(short_path(file) for file in on.data),
     )
 
 

@@ -14,62 +14,23 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from inkstone.corpus.rules import Settings, make_rules
+from inkstone.corpus.rules import make_rules
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import ConfigError, DataError, require
 from inkstone.ground.progress import say
-from inkstone.learn.loop import TrainingOptions
 from inkstone.model.bundle import Bundle
-from inkstone.model.lora import LoraConfig
 from inkstone.recipes.beginning import begin, configuration, opened_base, refuse_directions, settled
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
-from inkstone.text.normalize import Script
+from inkstone.recipes.translator_recipe import TranslateRecipe
 from inkstone.text.template import tags_for
-from inkstone.text.tokenizer import Kind, Tokenizer
+from inkstone.text.tokenizer import Tokenizer
 
 VALIDATED = 1000  # pairs at most that every validation looks at
-RULES = ("length", "identical", "ratio", "overlap", "duplicate")
-
-
-@dataclass(frozen=True, slots=True)
-class TranslateRecipe:
-    """Everything a run is made of. `data`, `valid` and `test` take any format that `corpus.read` reads."""
-
-    name: str
-    data: tuple[str, ...]
-    valid: tuple[str, ...] = ()
-    test: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name: files
-    source: str | None = None  # language codes; None: told by the data
-    target: str | None = None
-    both_directions: bool = False
-    fields: dict[str, str] | None = None
-    script: Script | None = None  # Chinese into one script
-    rules: tuple[str, ...] = RULES
-    cleaning: Settings = field(default_factory=Settings)
-    tokenizer: Kind = "bpe"
-    vocab_size: int = 8000
-    architecture: Literal["transformer", "rnn", "cnn"] = "transformer"
-    size: str = "small"
-    model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
-    base: str | None = None  # a translator to begin with: it decides architecture, size, tokenizer and script
-    lora: LoraConfig | None = None  # an adapter beside the base's weights learns, and nothing else
-    vectors: str | None = None  # a file of word vectors that a new model's embedding begins with
-    max_length: int = 128  # tokens a side; longer pairs are dropped and counted
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    weights: Literal["float32", "float16"] = "float32"
-    int8_limit: float = 1.0  # of chrF
-    beam_size: int = 4  # of the test
-    bleu: Literal["none", "13a", "zh"] | None = None  # how BLEU cuts; None: by the target language
-    licence: str = ""
-    quotable: bool = False  # whether the card may show sentences of the data
-    good_at: str = ""
-    bad_at: str = ""
 
 
 def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:

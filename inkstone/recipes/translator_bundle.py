@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inkstone.learn.loop import Outcome
     from inkstone.model.bundle import Bundle
     from inkstone.recipes.beginning import Beginning
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
 Direction = tuple[str, str]
 SAMPLES = 5  # shown in the card, of each test set and direction

@@ -14,10 +14,10 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from inkstone.cli import main  # noqa: E402
 from inkstone.ground.errors import ConfigError, DataError, TrainingError  # noqa: E402
 from inkstone.learn.classifier import ClassifierOptions, choose  # noqa: E402
-from inkstone.learn.labelled import Texts  # noqa: E402
-from inkstone.learn.token_classifier import TokenOptions  # noqa: E402
 from inkstone.learn.first_embeddings import FirstEmbeddings  # noqa: E402
+from inkstone.learn.labelled import Texts  # noqa: E402
 from inkstone.learn.loop import TrainingOptions  # noqa: E402
+from inkstone.learn.token_classifier import TokenOptions  # noqa: E402
 from inkstone.model import presets  # noqa: E402
 from inkstone.model.checkpoint import build_model  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
@@ -114,7 +114,8 @@ def test_what_they_mean_nothing_to(tmp_path: Path, capsys: pytest.CaptureFixture
     data = tmp_path / "data.jsonl"
     rows = [{"text": text, "label": label} for text, (label,) in zip(TEXTS, LABELS * 8, strict=True)]
     data.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
-    command = ["train", "classify", "--data", str(data), "--out", str(tmp_path / "out"), "--set", "rules=[length]"]  # fmt: skip
+    command = ["train", "classify", "--data", str(data), "--out", str(tmp_path / "out")]
+    command += ["--set", "rules=[length]"]
     assert main([*command, "--vectors", str(file), "--architecture", "bag"]) == 2
     assert "word vectors mean nothing to it" in capsys.readouterr().err
     assert main([*command, "--vectors", str(tmp_path / "none.txt")]) == 2

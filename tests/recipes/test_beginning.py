@@ -27,7 +27,8 @@ from inkstone.model.bundle import open_bundle  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
 from inkstone.model.lora import LoraConfig  # noqa: E402
 from inkstone.recipes.beginning import FINE_TUNING_LORA  # noqa: E402
-from inkstone.recipes.translate import TranslateRecipe, load_recipe, train_translator  # noqa: E402
+from inkstone.recipes.translate import load_recipe, train_translator  # noqa: E402
+from inkstone.recipes.translator_recipe import TranslateRecipe  # noqa: E402
 
 if TYPE_CHECKING:
     from conftest import Trained

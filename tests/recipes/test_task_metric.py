@@ -20,7 +20,8 @@ from inkstone.learn.classifier import ClassifierOptions, TokenOptions  # noqa: E
 from inkstone.learn.loop import TrainingOptions  # noqa: E402
 from inkstone.metrics.text import chrf  # noqa: E402
 from inkstone.recipes import export as exporting  # noqa: E402
-from inkstone.recipes.export import MeasuredOn, export  # noqa: E402
+from inkstone.recipes.evaluate import MeasuredOn  # noqa: E402
+from inkstone.recipes.export import export  # noqa: E402
 
 if TYPE_CHECKING:
     from conftest import Trained
@@ -54,6 +55,7 @@ def test_of_a_translator(
     said = capsys.readouterr().out
     measured = proof_of(tmp_path / "out")["task_metric"]
     assert (measured["metric"], measured["n"]) == ("bleu", 40)
+    assert measured["data"] == f"{pairs.parent.name}/pairs.tsv"  # where it lay is nobody's business
     if quantize == "float32":
         assert measured["answers_identical"] == "40 of 40"
         assert measured["original"] == measured["export"]

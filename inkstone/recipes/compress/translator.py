@@ -110,7 +110,7 @@ def _material(bundle: Bundle, recipe: CompressRecipe) -> _Material:
 
 
 def _as_training(bundle: Bundle, recipe: CompressRecipe, directions: Sequence[tuple[str, str]]) -> Any:
-    from inkstone.recipes.translate import TranslateRecipe
+    from inkstone.recipes.translator_recipe import TranslateRecipe
 
     return TranslateRecipe(
         name=bundle.name,
