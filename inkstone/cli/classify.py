@@ -99,7 +99,9 @@ def train_classify(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="A pretrained encoder to read with: minilm (English), or a folder. auto tries it too."),
+        typer.Option(
+            help="A pretrained encoder to read with: minilm (English), or a folder. auto tries it too."
+        ),
     ] = None,
     size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Not for a bag.")] = None,
     vectors: Annotated[
