@@ -32,9 +32,14 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from inkstone.ground.errors import DataError, not_known, raise_all
-from inkstone.text.foreign_makes import MAKE_OF_MODEL, MAKES
+from inkstone.text.foreign_makes import (
+    MAKE_OF_MODEL,
+    MAKES,
+    in_fairseq_order,
+    marks_template,
+    with_sentinels,
+)
 from inkstone.text.sentencepiece import (
-    Piece,
     SentencePieceModel,
     inner_tokenizer,
     is_whole_charsmap,
@@ -347,9 +352,9 @@ class _Reader:
         if model is None or self.make is None:
             return None
         if self.make.layout == "sentinels":
-            model = _with_sentinels(model, int(self.config.get("extra_ids", 100)))
+            model = with_sentinels(model, int(self.config.get("extra_ids", 100)))
         elif self.make.layout == "fairseq":
-            model = _fairseq(model)
+            model = in_fairseq_order(model)
         parts = self._finished(inner_tokenizer(model))
         original = {name: (self.folder / name).read_bytes()}
         return parts and replace(parts, originals=original)
@@ -468,7 +473,7 @@ class _Reader:
             between = [*after, *before]
         if self.problems:
             return None
-        return _template(before, between, after, second=1 if marks in ("bert", "ends") else 0)
+        return marks_template(before, between, after, second=1 if marks in ("bert", "ends") else 0)
 
 
 def _unsafe_steps(value: object) -> Iterator[str]:
@@ -490,35 +495,3 @@ def _unsafe_steps(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for child in value:
             yield from _unsafe_steps(child)
-
-
-def _template(
-    before: list[tuple[str, int]], between: list[tuple[str, int]], after: list[tuple[str, int]], second: int
-) -> processors.PostProcessor:
-    """Marks as a template of the library; `second` is the type of the second text and of the marks that follow it."""
-
-    def typed(marks: list[tuple[str, int]], kind: int) -> list[str]:
-        return [f"{token}:{kind}" for token, _ in marks]
-
-    return processors.TemplateProcessing(
-        single=[*typed(before, 0), "$A:0", *typed(after, 0)],
-        pair=[*typed(before, 0), "$A:0", *typed(between, 0), f"$B:{second}", *typed(after, second)],
-        special_tokens=sorted({*before, *between, *after}),
-    )
-
-
-def _with_sentinels(model: SentencePieceModel, count: int) -> SentencePieceModel:
-    """T5's <extra_id_99> … <extra_id_0>, behind the pieces of the file, the highest first."""
-    extra = [Piece(f"<extra_id_{number}>", 0.0, "control") for number in range(count - 1, -1, -1)]
-    there = {piece.text for piece in model.pieces}
-    return replace(model, pieces=(*model.pieces, *(piece for piece in extra if piece.text not in there)))
-
-
-def _fairseq(model: SentencePieceModel) -> SentencePieceModel:
-    """The order of XLM-RoBERTa: <s>, <pad>, </s>, <unk>, then the file's pieces from the fourth on, then <mask>."""
-    marks = [Piece(name, 0.0, "control") for name in ("<s>", "<pad>", "</s>")]
-    unknown = next(piece for piece in model.pieces if piece.kind == "unknown")
-    return replace(
-        model,
-        pieces=(*marks, replace(unknown, text="<unk>"), *model.pieces[3:], Piece("<mask>", 0.0, "control")),
-    )

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tokenizers import processors
+
+from inkstone.text.sentencepiece import Piece, SentencePieceModel
+
 
 @dataclass(frozen=True, slots=True)
 class Make:
@@ -78,3 +82,35 @@ MAKE_OF_MODEL = {
     "mt5": "T5Tokenizer",
     "marian": "MarianTokenizer",
 }
+
+
+def marks_template(
+    before: list[tuple[str, int]], between: list[tuple[str, int]], after: list[tuple[str, int]], second: int
+) -> processors.PostProcessor:
+    """Marks as a template of the library; `second` is the type of the second text and of the marks that follow it."""
+
+    def typed(marks: list[tuple[str, int]], kind: int) -> list[str]:
+        return [f"{token}:{kind}" for token, _ in marks]
+
+    return processors.TemplateProcessing(
+        single=[*typed(before, 0), "$A:0", *typed(after, 0)],
+        pair=[*typed(before, 0), "$A:0", *typed(between, 0), f"$B:{second}", *typed(after, second)],
+        special_tokens=sorted({*before, *between, *after}),
+    )
+
+
+def with_sentinels(model: SentencePieceModel, count: int) -> SentencePieceModel:
+    """T5's <extra_id_99> … <extra_id_0>, behind the pieces of the file, the highest first."""
+    extra = [Piece(f"<extra_id_{number}>", 0.0, "control") for number in range(count - 1, -1, -1)]
+    there = {piece.text for piece in model.pieces}
+    return replace(model, pieces=(*model.pieces, *(piece for piece in extra if piece.text not in there)))
+
+
+def in_fairseq_order(model: SentencePieceModel) -> SentencePieceModel:
+    """The order of XLM-RoBERTa: <s>, <pad>, </s>, <unk>, then the file's pieces from the fourth on, then <mask>."""
+    marks = [Piece(name, 0.0, "control") for name in ("<s>", "<pad>", "</s>")]
+    unknown = next(piece for piece in model.pieces if piece.kind == "unknown")
+    return replace(
+        model,
+        pieces=(*marks, replace(unknown, text="<unk>"), *model.pieces[3:], Piece("<mask>", 0.0, "control")),
+    )
