@@ -44,6 +44,8 @@ TORCH_FREE = (
     "inkstone.generate.ctranslate2_decoder",
     "inkstone.generate.streaming",
     "inkstone.generate.onnx_engine",
+    "inkstone.generate.onnx_decoder",
+    "inkstone.generate.sentence_encoder",
     "inkstone.generate.classify_onnx",
     "inkstone.recipes.evaluate",
     "inkstone.recipes.clean",

@@ -1,7 +1,7 @@
 """The engine of a classifier: texts in, a score for each label out. Applications and the server see only this.
 
-The kinds are a bag of features in numpy, an encoder in CTranslate2, and recurrent and convolutional models in
-onnxruntime (`classify_open`); none needs torch.
+The kinds are a bag of features in numpy, an encoder in CTranslate2, and any network in onnxruntime (`classify_open`);
+none needs torch.
 """
 
 from __future__ import annotations

@@ -108,9 +108,6 @@ class GenerationOptions:
 
 
 _DEFAULTS = {one.name: one.default for one in fields(GenerationOptions)}
-BEYOND_BEAM_SEARCH = (
-    "prefix", "end_ids", "no_repeat_ngram", "temperature", "repetition_penalty", "top_tokens", "adapter",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Every sentence of the batch keeps `beam_size` open hypotheses. A step extends ea
 sentence is done when it has beam_size finished hypotheses, or reached its length limit (then its open ones count as
 unfinished hypotheses). Hypotheses are ranked by log-probability / tokens ** length_penalty.
 
-The searches in torch (`beam`) and over onnxruntime in numpy (`onnx_engine`) both go by it, so that they can only
+The searches in torch (`beam`) and over onnxruntime in numpy (`onnx_rows`) both go by it, so that they can only
 differ in their numbers.
 """
 

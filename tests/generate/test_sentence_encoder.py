@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the reference encoder needs torch")
 
-from inkstone.generate.sentence_encoder import ctranslate2_encoder, minilm_folder, read_reading, torch_encoder  # noqa: E402
+from inkstone.generate.sentence_encoder import (  # noqa: E402
+    ctranslate2_encoder,
+    minilm_folder,
+    onnx_encoder,
+    read_reading,
+    torch_encoder,
+)
 from inkstone.ground.errors import BundleError, MissingPackage  # noqa: E402
 from inkstone.ship.ctranslate2 import export_ctranslate2  # noqa: E402
+from inkstone.ship.onnx import export_onnx  # noqa: E402
 
 TEXTS = [
     "That is a happy person", "That is a happy dog", "That is a very happy person", "Today is a sunny day",
@@ -56,11 +64,18 @@ def test_a_long_text_is_read_to_its_end_and_batches_change_nothing(minilm: Path)
 
 
 @pytest.mark.parametrize(("quantization", "least"), [("float32", 0.99999), ("int8", 0.98)])
+@pytest.mark.parametrize(
+    ("write", "opened"),
+    [(export_ctranslate2, ctranslate2_encoder), (export_onnx, onnx_encoder)],
+    ids=["CTranslate2", "onnxruntime"],
+)
 def test_without_torch_it_says_the_same(
-    minilm: Path, tmp_path: Path, quantization: str, least: float
+    minilm: Path, tmp_path: Path, write: Any, opened: Any, quantization: str, least: float
 ) -> None:
-    export_ctranslate2(minilm, tmp_path / "engine", quantization=quantization)  # type: ignore[arg-type]
-    found = ctranslate2_encoder(minilm, tmp_path / "engine", threads=1).encode(TEXTS)
+    write(minilm, tmp_path / "engine", quantization=quantization)
+    encoder = opened(minilm, tmp_path / "engine", threads=1)
+    found = encoder.encode(TEXTS)
+    np.testing.assert_allclose(np.concatenate([encoder.encode([text]) for text in TEXTS]), found, atol=2e-6)
     cosines = (found * torch_encoder(minilm).encode(TEXTS)).sum(axis=1)
     assert cosines.min() >= least, cosines
 

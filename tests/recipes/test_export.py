@@ -18,10 +18,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "model"))
 from families import reference  # noqa: E402
 
 from inkstone.cli import main  # noqa: E402
+from inkstone.generate.engine import GenerationOptions  # noqa: E402
+from inkstone.generate.onnx_engine import OnnxEngine  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
 from inkstone.ground.manifest import problems  # noqa: E402
 from inkstone.recipes.export import export  # noqa: E402
 from inkstone.ship import ctranslate2 as shipped  # noqa: E402
+from inkstone.ship.onnx_layers import Drawing  # noqa: E402
 from inkstone.text.foreign_tokenizer import ForeignTokenizer  # noqa: E402
 from inkstone.text.tokenizer import Kind, Tokenizer  # noqa: E402
 
@@ -88,6 +91,55 @@ def test_to_ctranslate2(case: str, quantize: str, tmp_path: Path, capsys: pytest
 def test_a_bundle_to_ctranslate2(trained: Trained, tmp_path: Path) -> None:
     found = export(trained.bundle, "ct2", tmp_path / "out")
     assert found.proof.greedy_identical == "6 of 6"
+
+
+@pytest.mark.parametrize("quantize", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("case", "compared"),
+    [
+        ("bert labels", "logits"),
+        ("roberta states", "states and pooled"),
+        ("gpt2", "logits"),
+        ("llama", "logits"),
+        ("mistral, window", "logits"),
+        ("qwen3", "logits"),
+        ("t5", "log-probabilities"),
+        ("bart", "log-probabilities"),
+        ("marian", "log-probabilities"),
+    ],
+)
+def test_to_onnx(
+    case: str, compared: str, quantize: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = written(case, tmp_path)
+    more = ["--to", "onnx", "--quantize", quantize, "-o", str(tmp_path / "out"), "--json"]
+    assert main(["export", str(folder), *more]) == 0
+    proof = json.loads(capsys.readouterr().out)["proof"]
+    assert (proof["target"], proof["compared"], proof["inputs"]) == ("onnx", compared, 6)
+    low, high = (0, 1e-4) if quantize == "float32" else (1e-6, 5)
+    assert low <= proof["largest_difference"] <= high
+    if quantize == "float32":
+        decoding = not case.startswith(("bert", "roberta"))
+        assert proof["greedy_identical"] == ("6 of 6" if decoding else "no decoder")
+    assert ForeignTokenizer.load(tmp_path / "out").encode("the dog") == ForeignTokenizer.load(folder).encode(
+        "the dog"
+    )
+
+
+def test_a_bundle_to_onnx(trained: Trained, tmp_path: Path) -> None:
+    found = export(trained.bundle, "onnx", tmp_path / "out")
+    assert found.proof.greedy_identical == "6 of 6"
+    tokenizer = Tokenizer.load(tmp_path / "out" / "tokenizer.json")
+    assert OnnxEngine(tmp_path / "out", tokenizer).generate([[5, 6, 3]], GenerationOptions())
+
+
+def test_an_onnx_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = written("llama", tmp_path)
+    turned = Drawing.rotated
+    monkeypatch.setattr(Drawing, "rotated", lambda self, x, rotary: turned(self, x, rotary[::-1]))
+    with pytest.raises(BundleError, match="does not agree with the model; nothing was written"):
+        export(folder, "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
