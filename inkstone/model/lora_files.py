@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inkstone.ground.errors import BundleError, ConfigError, not_known, raise_all
-from inkstone.ground.files import explained, write_json
+from inkstone.ground.files import explained, sha256, write_json
 from inkstone.ground.manifest import read_json
 from inkstone.model.config import ModelConfig
 from inkstone.model.families.folder import is_foreign
@@ -27,6 +27,7 @@ from inkstone.model.lora import Adapters, LoraConfig, Part
 from inkstone.model.transformer import Transformer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base.json"  # ours, beside PEFT's: the sha256 of the weights that an adapter was trained on
 PREFIX = "base_model.model."
 # Options that must be absent or have this value: others change what the adapter computes.
 ONLY: dict[str, tuple[Any, ...]] = {
@@ -162,8 +163,27 @@ def open_adapters(model: nn.Module, base: Path, folders: Mapping[str, str | Path
     """
     adapters, family = Adapters(model), family_of(base)
     for name, folder in folders.items():
+        _refuse_other_base(Path(folder), base)
         load_adapter(adapters, name, folder, family=family)
     return adapters
+
+
+def name_base(folder: Path, name: str, base: Path) -> None:
+    """Write beside an adapter what it was trained on, so that it is not put on other weights unnoticed."""
+    write_json(folder / BASE, {"name": name, "sha256": sha256(base / "model.safetensors")})
+
+
+def _refuse_other_base(folder: Path, base: Path) -> None:
+    """Raise BundleError for an adapter that says it was trained on other weights: it would run, and say nonsense."""
+    if not (folder / BASE).exists():
+        return
+    named = read_json(folder / BASE)
+    weights = base / "model.safetensors"
+    if not weights.exists() or named.get("sha256") != sha256(weights):
+        raise BundleError(
+            f"{folder} is an adapter on {named.get('name')}, and {base} has other weights. Use it on that model; "
+            f"one that it is merged into needs no adapter. (To use it all the same, remove {BASE} from its folder.)"
+        )
 
 
 def family_of(base: Path) -> str | None:

@@ -28,7 +28,7 @@ from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.model.checkpoint import build_model, load_model, read_config
 from inkstone.model.families.folder import is_foreign
 from inkstone.model.lora import Adapters
-from inkstone.model.lora_files import save_adapter
+from inkstone.model.lora_files import name_base, save_adapter
 from inkstone.model.presets import translator_config
 from inkstone.text.tokenizer import Tokenizer
 
@@ -129,6 +129,7 @@ class Beginning:
         if self.adapters is not None and self.base is not None:
             (folder / ADAPTER).mkdir()
             save_adapter(self.adapters, ADAPTER, folder / ADAPTER, base=self.base.name)
+            name_base(folder / ADAPTER, self.base.name, self.base.path)
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""

@@ -16,7 +16,10 @@ pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
 
 from inkstone.ground.errors import ConfigError
 from inkstone.ground.manifest import read_json
+from inkstone.model.checkpoint import load_model
+from inkstone.model.lora import LoraConfig
 from inkstone.recipes.translate import train_translator
+from inkstone.recipes.translator_recipe import TranslateRecipe
 from inkstone.recipes.verify import verify
 
 SIZES = {"embedding_size": 24, "hidden_size": 32, "num_encoder_layers": 1, "num_decoder_layers": 1}
@@ -55,6 +58,25 @@ def test_a_translator_is_proved_and_served_without_torch(tmp_path: Path, archite
     results = json.loads(done.stdout)["results"]
     assert len(results) == 3 and results[1]["translation"] == ""
     assert done.stderr.strip().endswith("[]")
+    learns_on_through_an_adapter(out, tmp_path / "pairs.tsv")
+
+
+def learns_on_through_an_adapter(base: Path, data: Path) -> None:
+    """Of models without an attention of ours, every linear layer gets one, and nothing else changes."""
+    import torch
+
+    from inkstone.learn.loop import TrainingOptions
+
+    training = TrainingOptions(epochs=0.2, tokens_per_batch=1024, threads=1, precision="float32")
+    more = TranslateRecipe(name="more", data=(str(data),), base=str(base), lora=LoraConfig(rank=2), max_length=48,
+                           beam_size=1, training=training)  # fmt: skip
+    out = base.with_name("more")
+    train_translator(more, out)
+    before, model = load_model(base).state_dict(), load_model(out)
+    linear = {f"{path}.weight" for path, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == linear
+    assert (out / "adapter" / "adapter_model.safetensors").exists() and list(out.glob("onnx-*/decoder.onnx"))
 
 
 def test_fields_of_another_architecture_are_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -96,6 +96,11 @@ class TestAnAdapter:
             assert one.score == pytest.approx(other.score, abs=1e-4)
         assert found != both.translate(TEXTS, to="en")
 
+    def test_it_is_not_put_on_other_weights(self, adapted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        command = ["translate", TEXTS[0], "--to", "en", "--model", str(adapted)]
+        assert main([*command, "--adapter", str(adapted / "adapter")]) == 2
+        assert "is an adapter on made" in capsys.readouterr().err
+
     def test_it_learnt_what_the_base_does_not_know(self, trained: Trained, adapted: Path) -> None:
         (result,) = read_json(adapted / "report.json")["results"]
         assert result["metrics"]["chrf"]["value"] > result["baselines"]["before"]["chrf"]["value"] + 5
