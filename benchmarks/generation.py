@@ -1,4 +1,4 @@
-"""Speed of generation with the same weights: Inkstone, CTranslate2 used directly, and transformers.
+"""Speed of generation with the same weights: Inkstone's engines, CTranslate2 used directly, and transformers.
 
     INKSTONE_DATA=... python benchmarks/generation.py                        # trains a translator first: a few minutes
     INKSTONE_DATA=... python benchmarks/generation.py --bundle models/marian-shaped
@@ -244,6 +244,16 @@ def decoder_served(folder: Path, tokens: int, engine: str) -> Callable[[Sequence
     return lambda prompts: [len(one.ids) for (one,) in decoder.generate(prompts, options)]
 
 
+def decoder_onnx(folder: Path, tokens: int, engine: str) -> Callable[[Sequence[list[int]]], Any]:
+    """onnxruntime through our engine."""
+    from inkstone.generate.engine import GenerationOptions
+    from inkstone.generate.onnx_decoder import OnnxDecoder
+
+    decoder = OnnxDecoder(folder / f"onnx-{engine}")
+    options = GenerationOptions(beam_size=1, max_length=tokens, end_ids=(0,))
+    return lambda prompts: [len(one.ids) for (one,) in decoder.generate(prompts, options)]
+
+
 def decoder_ctranslate2(folder: Path, tokens: int, engine: str) -> Callable[[Sequence[list[int]]], Any]:
     """CTranslate2 used directly."""
     import ctranslate2
@@ -292,6 +302,7 @@ def decoder_transformers(folder: Path, tokens: int, engine: str) -> Callable[[Se
 DECODERS = {
     "inkstone torch": decoder_torch,
     "inkstone ctranslate2": decoder_served,
+    "inkstone onnxruntime": decoder_onnx,
     "ctranslate2": decoder_ctranslate2,
     "transformers": decoder_transformers,
 }
@@ -330,6 +341,7 @@ def continuation(asked: argparse.Namespace) -> None:
     from inkstone.model.families.folder import write_folder
     from inkstone.model.transformer import Transformer
     from inkstone.ship.ctranslate2 import export_ctranslate2
+    from inkstone.ship.onnx import export_onnx
 
     config = ModelConfig(
         "decoder", 32_000, 640, 10, 10, 1792, 0, asked.layers, max_positions=2048, norm="rms", dropout=0.0
@@ -343,9 +355,10 @@ def continuation(asked: argparse.Namespace) -> None:
         del model
         for kind in ("int8", "float32"):
             export_ctranslate2(folder / "llama", folder / kind, quantization=kind)
+            export_onnx(folder / "llama", folder / f"onnx-{kind}", quantization=kind)
         sides = [
             f"{name}/{kind}"
-            for name in ("inkstone ctranslate2", "ctranslate2")
+            for name in ("inkstone ctranslate2", "ctranslate2", "inkstone onnxruntime")
             for kind in ("int8", "float32")
         ]
         sides += ["inkstone torch/float32", "transformers/float32"]
