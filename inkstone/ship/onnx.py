@@ -45,7 +45,7 @@ def export_onnx(folder: Path, out: Path, *, quantization: Quantization) -> Path:
 
     Raises ConfigError for a model that has no such export.
     """
-    for package in ("torch", "onnx", "onnxscript"):
+    for package in ("torch", "onnx"):
         require(package, "exporting to ONNX", "train")
     from inkstone.model.checkpoint import load_model
     from inkstone.model.transformer import Transformer
@@ -78,6 +78,7 @@ def write_transformer(model: Any, out: Path) -> None:
 
 
 def _write_traced(model: Any, folder: Path, out: Path) -> None:
+    require("onnxscript", "exporting this architecture to ONNX", "train")
     from inkstone.model.convolutional import Convolutional
     from inkstone.model.recurrent import Recurrent
     from inkstone.model.textcnn import TextCNN

@@ -38,27 +38,29 @@ class Graph:
     """See the module. Every method that adds something gives the name of its output."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._nodes: list[onnx.NodeProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
-        self._weights: dict[str, onnx.TensorProto] = {}
+        opsets = [helper.make_opsetid("", OPSET)]
+        empty = helper.make_graph([], name, [], [])
+        self._model = helper.make_model(empty, opset_imports=opsets, producer_name="inkstone")
+        self._model.ir_version = IR_VERSION
+        self._graph = self._model.graph  # filled where it is: every copy would be of all weights
+        self._weights: set[str] = set()
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def input(self, name: str, kind: int, *sizes: str | int) -> str:
         """What is handed in."""
-        self._inputs.append(helper.make_tensor_value_info(name, kind, list(sizes)))
+        self._graph.input.append(helper.make_tensor_value_info(name, kind, list(sizes)))
         return name
 
     def output(self, value: str, name: str, kind: int, *sizes: str | int) -> None:
         """What is handed out: a value under a name of its own."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, kind, list(sizes)))
+        self._graph.node.append(helper.make_node("Identity", [value], [name]))
+        self._graph.output.append(helper.make_tensor_value_info(name, kind, list(sizes)))
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """A tensor of the model. The same name twice is the same tensor."""
         if name not in self._weights:
-            self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._weights.add(name)
+            self._graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def constant(self, value: Any, kind: type[np.generic] = np.int64) -> str:
@@ -66,9 +68,7 @@ class Graph:
         array = np.asarray(value, kind)
         known = (array.dtype.str, array.shape, array.tobytes())
         if known not in self._constants:
-            name = f"constant_{len(self._constants)}"
-            self._constants[known] = name
-            self._weights[name] = numpy_helper.from_array(array, name)
+            self._constants[known] = self.weight(f"constant_{len(self._constants)}", array)
         return self._constants[known]
 
     def node(self, operator: str, *inputs: str, name: str = "", **attributes: Any) -> str:
@@ -80,26 +80,19 @@ class Graph:
         self, operator: str, outputs: int, *inputs: str, name: str = "", **attributes: Any
     ) -> list[str]:
         """One operator with several outputs."""
-        number = len(self._nodes)
+        number = len(self._graph.node)
         names = [
             f"{operator}_{number}" if outputs == 1 else f"{operator}_{number}_{n}" for n in range(outputs)
         ]
-        self._nodes.append(
+        self._graph.node.append(
             helper.make_node(operator, list(inputs), names, name=name or names[0], **attributes)
         )
         return names
 
     def write(self, file: Path, metadata: Mapping[str, str]) -> None:
         """Check the graph and write it."""
-        graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._weights.values())
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="inkstone"
-        )
-        model.ir_version = IR_VERSION
-        helper.set_model_props(model, dict(metadata))
-        write_model(model, file)
+        helper.set_model_props(self._model, dict(metadata))
+        write_model(self._model, file)
 
 
 def write_model(model: onnx.ModelProto, file: Path) -> None:

@@ -84,7 +84,7 @@ class Rounding:
 
     def _constant(self, name: str, array: Any) -> str:
         if name not in self._weights:
-            self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._weights[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def _rounded(self, name: str, axis: int) -> tuple[str, str]:
