@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inkstone.generate.batching import within_budget
 from inkstone.ground.errors import BundleError, ConfigError
 from inkstone.ground.progress import progress, say
 from inkstone.learn.labelled import LabelSpace, Texts, Trained
 from inkstone.learn.loop import Outcome, peak_memory_bytes
+from inkstone.model.config import ModelConfig
 from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
@@ -43,12 +45,12 @@ class PretrainedOptions:
     )
     max_length: int = 256  # tokens; training texts are cut there, and that is counted
     strengths: tuple[float, ...] = (
-        0.0003,
-        0.001,
-        0.003,
-        0.01,
-        0.03,
-    )  # of the texts against the penalty, to be tried
+        3e-4,
+        1e-3,
+        3e-3,
+        1e-2,
+        3e-2,
+    )  # of the texts against the penalty: the best is kept
 
     def __post_init__(self) -> None:
         if not self.strengths or not all(0 < one < float("inf") for one in self.strengths):
@@ -59,75 +61,89 @@ class PretrainedOptions:
 
 def train_on_pretrained(data: Texts, valid: Texts, space: LabelSpace, options: PretrainedOptions) -> Trained:
     """Fit a layer on the encoder of `options.base`. Raises BundleError where that is no encoder."""
+    return _trained(data, valid, space, options, Features.opened(options))
+
+
+def _trained(
+    data: Texts, valid: Texts, space: LabelSpace, options: PretrainedOptions, features: Features
+) -> Trained:
     started = time.perf_counter()
-    model, reader = opened(options.base or "minilm", len(space.names))
-    longest = min(options.max_length, model.config.max_positions)
-    rows, cut = reader.cut(data.texts, longest)
+    rows, cut = features.reader.cut(data.texts, features.longest)
     if cut:
-        said = f"{cut:,} training texts have more than {longest} tokens; only those are learnt from"
+        said = f"{cut:,} training texts have more than {features.longest} tokens; only those are learnt from"
         say(f"pretrained: {said}")
-    features_NE = features(model, rows, "training texts")
-    valid_NE = features(model, reader.cut(valid.texts, longest)[0], "validation texts")
+    features_NE = features.of(data.texts)
     wanted_NC = torch.zeros(len(data), len(space.names))
     for row, labels in enumerate(data.labels):
         wanted_NC[row, list(space.numbers(labels))] = 1.0
     found = [_fitted(features_NE, wanted_NC, one, space.multi_label) for one in options.strengths]
+    valid_NE = features.of(valid.texts)
     measures = [
         space.measure(valid.labels, F.linear(valid_NE, weight, bias).numpy()) for weight, bias, _ in found
     ]
     best = max(range(len(measures)), key=measures.__getitem__)
     weight_CE, bias_C, loss = found[best]
-    assert model.classifier is not None
-    with torch.no_grad():
-        model.classifier.weight.copy_(weight_CE)
-        model.classifier.bias.copy_(bias_C)
     seconds = time.perf_counter() - started
     point = {"step": float(best), "seconds": seconds, "train_loss": loss, "valid_measure": measures[best]}
-    tokens = sum(len(row) for row in rows)
-    outcome = Outcome(
-        best, best, seconds, tokens / seconds, peak_memory_bytes(torch.device("cpu")), [point], False
-    )
+    speed = sum(len(row) for row in rows) / seconds
+    outcome = Outcome(best, best, seconds, speed, peak_memory_bytes(torch.device("cpu")), [point], False)
     chosen = replace(options, strengths=(options.strengths[best],))
-    again = partial(train_on_pretrained, space=space, options=chosen)
+    again = partial(_trained, space=space, options=chosen, features=features)
+    model = features.headed(weight_CE, bias_C)
     return Trained(
-        "transformer", model, reader, outcome, measures[best], len(data), per_epoch=1, cut=cut, again=again
+        "transformer", model, features.reader, outcome, measures[best], len(data), 1, cut=cut, again=again
     )
 
 
-def opened(base: str, num_labels: int) -> tuple[Transformer, TextReader]:
-    """The encoder of a folder with a head of zeros over all its layers, and its tokenizer. Raises BundleError."""
-    from inkstone.generate.sentence_encoder import minilm_folder
-    from inkstone.model.families.folder import read_folder
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an encoder says of texts, computed once for each: the means over the tokens of its layers, side by side."""
 
-    folder = minilm_folder() if base == "minilm" else Path(base)
-    model = read_folder(folder)
-    if model.config.shape != "encoder":
-        raise BundleError(
-            f"{base} is a model of shape={model.config.shape}. Give an encoder, such as a BERT."
-        )
-    heads = ("pooler.", "prediction_head.", "classifier.", "output")
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
-    config = replace(
-        model.config, pooling="layers", num_labels=num_labels, pooler=False, prediction_head=False
-    )
-    weights["classifier.weight"] = torch.zeros(num_labels, config.pooled_size)
-    weights["classifier.bias"] = torch.zeros(num_labels)
-    return Transformer.of_weights(config, weights), TextReader(ForeignTokenizer.load(folder))
+    config: ModelConfig  # with as few labels as there can be; the head is not used here
+    weights: dict[str, Tensor]  # of the encoder
+    reader: TextReader
+    longest: int  # tokens
+    _known: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def opened(cls, options: PretrainedOptions) -> Features:
+        """Of the encoder of a folder. Raises BundleError."""
+        from inkstone.generate.sentence_encoder import minilm_folder
+        from inkstone.model.families.folder import read_folder
 
-@torch.inference_mode()
-def features(model: Transformer, rows: Sequence[Sequence[int]], what: str) -> Tensor:
-    """What the head reads of each text: (N, E)."""
-    from inkstone.generate.batching import within_budget
+        base = options.base or "minilm"
+        folder = minilm_folder() if base == "minilm" else Path(base)
+        model = read_folder(folder)
+        if model.config.shape != "encoder":
+            raise BundleError(
+                f"{base} is a model of shape={model.config.shape}. Give an encoder, such as a BERT."
+            )
+        heads = ("pooler.", "prediction_head.", "classifier.", "output")
+        weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
+        config = replace(model.config, pooling="layers", num_labels=1, pooler=False, prediction_head=False)
+        longest = min(options.max_length, config.max_positions)
+        return cls(config, weights, TextReader(ForeignTokenizer.load(folder)), longest)
 
-    found_NE = torch.empty(len(rows), model.config.pooled_size)
-    done = 0
-    with progress(what, len(rows)) as bar:
-        for batch in within_budget([len(row) for row in rows], _TOKENS):
-            found_NE[batch] = model.pooled(pad([rows[n] for n in batch], model.config.pad_id))
-            done += len(batch)
-            bar.advance(done)
-    return found_NE
+    def headed(self, weight_CE: Tensor, bias_C: Tensor) -> Transformer:
+        """The encoder with this layer on it."""
+        config = replace(self.config, num_labels=len(bias_C))
+        head = {"classifier.weight": weight_CE, "classifier.bias": bias_C}
+        return Transformer.of_weights(config, {**self.weights, **head})
+
+    @torch.inference_mode()
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """The features of each text: (N, E)."""
+        new = list(dict.fromkeys(text for text in texts if text not in self._known))
+        rows, _ = self.reader.cut(new, self.longest)
+        model = self.headed(torch.zeros(1, self.config.pooled_size), torch.zeros(1))
+        done = 0
+        with progress("reading", len(new)) as bar:
+            for batch in within_budget([len(row) for row in rows], _TOKENS):
+                found = model.pooled(pad([rows[n] for n in batch], self.config.pad_id))
+                self._known.update((new[n], one_E) for n, one_E in zip(batch, found, strict=True))
+                done += len(batch)
+                bar.advance(done)
+        return torch.stack([self._known[text] for text in texts])
 
 
 def _fitted(

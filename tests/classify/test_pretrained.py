@@ -19,7 +19,7 @@ from inkstone.cli import main  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
 from inkstone.learn.classifier import ClassifierOptions  # noqa: E402
 from inkstone.learn.labelled import LabelSpace, Texts  # noqa: E402
-from inkstone.learn.pretrained import PretrainedOptions, features, opened, train_on_pretrained  # noqa: E402
+from inkstone.learn.pretrained import Features, PretrainedOptions, train_on_pretrained  # noqa: E402
 from inkstone.model.config import ModelConfig  # noqa: E402
 
 TEXTS, LABELS = english()
@@ -45,10 +45,10 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def test_what_is_read_are_the_means_of_all_layers(bert: Path) -> None:
-    model, reader = opened(str(bert), 2)
-    rows = reader.marked([*TEXTS[:7], "rain", ""])
+    features = Features.opened(PretrainedOptions(base=str(bert)))
+    texts = [*TEXTS[:7], "rain", "", TEXTS[0]]
     theirs = transformers.BertModel.from_pretrained(bert).eval()
-    for row, found_E in zip(rows, features(model, rows, "texts"), strict=True):
+    for row, found_E in zip(features.reader.marked(texts), features.of(texts), strict=True):
         layers = theirs(torch.tensor([row]), output_hidden_states=True).hidden_states[1:]
         wanted_E = torch.cat([states[0].mean(0) for states in layers])
         assert (found_E - wanted_E).abs().max() < 1e-5
@@ -66,14 +66,12 @@ def test_the_fit_is_that_of_scikit_learn(bert: Path, multi_label: bool) -> None:
     )
     options = PretrainedOptions(base=str(bert), strengths=(strength,))
     trained = train_on_pretrained(data, valid, LabelSpace(names, multi_label), options)
-    model, reader = opened(str(bert), 2)
-    x, unseen = (
-        features(model, reader.marked(texts), "texts").numpy() for texts in (data.texts, valid.texts)
-    )
+    features = Features.opened(options)
+    x, unseen = features.of(data.texts).numpy(), features.of(valid.texts).numpy()
     mean, spread = x.mean(0), x.std(0, ddof=1)
     z, unseen = (x - mean) / spread, (unseen - mean) / spread
     with torch.no_grad():
-        found = [trained.model(torch.tensor([row])) for row in reader.marked(valid.texts)]
+        found = [trained.model(torch.tensor([row])) for row in features.reader.marked(valid.texts)]
     logits = torch.cat(found)
     if multi_label:
         for place, name in enumerate(names):
@@ -120,9 +118,9 @@ def test_what_cannot_be_a_base_is_said(bert: Path, tmp_path: Path) -> None:
     decoder = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
     transformers.GPT2LMHeadModel(decoder).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(BundleError, match=r"shape=decoder\. Give an encoder"):
-        opened(str(tmp_path / "gpt2"), 2)
+        Features.opened(PretrainedOptions(base=str(tmp_path / "gpt2")))
     with pytest.raises(BundleError, match="nowhere"):
-        opened(str(tmp_path / "nowhere"), 2)
+        Features.opened(PretrainedOptions(base=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match="must be numbers above 0"):
         PretrainedOptions(strengths=())
     with pytest.raises(ConfigError, match="pooling=layers goes with num_labels"):
