@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="the reference engine needs torch")
+onnx = pytest.importorskip("onnx", reason="exporting needs onnx")
 pytest.importorskip("onnxscript", reason="exporting needs onnxscript")
 
 from inkstone.generate.engine import GenerationOptions  # noqa: E402
@@ -131,6 +132,21 @@ def test_all_other_options_too(exported: Exported, more: dict[str, Any]) -> None
         assert (one.ids, one.finished, len(one.top)) == (other.ids, other.finished, len(other.top))
         assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
         assert one.tokens == pytest.approx(other.tokens, abs=1e-3)
+
+
+def test_a_graph_of_before_logits_still_translates(exported: Exported, tmp_path: Path) -> None:
+    shutil.copytree(exported.folder / "onnx-float32", tmp_path / "old")
+    model = onnx.load(tmp_path / "old" / "decoder.onnx")
+    kept = [output for output in model.graph.output if output.name != "logits"]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    onnx.save(model, tmp_path / "old" / "decoder.onnx")
+    old = OnnxEngine(tmp_path / "old")
+    options = GenerationOptions(beam_size=1, temperature=0.7, seed=2, max_length=12)
+    drawn = old.generate(sources(4), options)
+    assert [h[0].ids for h in drawn] == [h[0].ids for h in exported.engine.generate(sources(4), options)]
+    with pytest.raises(ConfigError, match=r"a graph without logits does not offer repetition_penalty=1\.2"):
+        old.generate(sources(1), GenerationOptions(beam_size=1, repetition_penalty=1.2))
 
 
 def test_adapters_are_refused(exported: Exported) -> None:

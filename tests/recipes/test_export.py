@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "model"))
 from families import reference  # noqa: E402
 
 from inkstone.cli import main  # noqa: E402
+from inkstone.generate.classify_onnx import OnnxClassifier  # noqa: E402
 from inkstone.generate.engine import GenerationOptions  # noqa: E402
 from inkstone.generate.onnx_engine import OnnxEngine  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
@@ -124,6 +125,16 @@ def test_to_onnx(
     assert ForeignTokenizer.load(tmp_path / "out").encode("the dog") == ForeignTokenizer.load(folder).encode(
         "the dog"
     )
+
+
+@torch.no_grad()
+def test_a_foreign_classifier_reads_texts_from_its_export(tmp_path: Path) -> None:
+    model, folder = written("bert labels", tmp_path)
+    export(folder, "onnx", tmp_path / "out")
+    served = OnnxClassifier(tmp_path / "out", tmp_path / "out", threads=1)
+    texts = ["the cat sat", "a dog", "猫"]
+    wanted = [model(torch.tensor([ids])).logits[0].tolist() for ids in served.encode(texts)]
+    assert served.logits(texts).tolist() == [pytest.approx(row, abs=1e-4) for row in wanted]
 
 
 def test_a_bundle_to_onnx(trained: Trained, tmp_path: Path) -> None:
