@@ -97,7 +97,9 @@ class ModelConfig:
     output_bias: bool = False  # of the scores over the vocabulary
     dropout: float = 0.1
     num_labels: int = 0  # classification head on the encoder when above 0
-    pooling: Pooling = "mean"  # for that head: the first state, their mean, or the means of all layers side by side
+    pooling: Pooling = (
+        "mean"  # for that head: the first state, their mean, or the means of all layers side by side
+    )
     pooler: bool = False  # a linear layer and tanh over the pooled state
     prediction_head: bool = False  # scores over the vocabulary from an encoder, for masked language modelling
     pad_id: int = 0

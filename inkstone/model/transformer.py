@@ -12,6 +12,7 @@ same numbers (tests/model/test_transformer.py).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -276,9 +277,8 @@ class Transformer(nn.Module):
         types_BS: the row of the table of token types for each token; the first where nothing is said.
         """
         assert self.encoder is not None, "a decoder alone has no memory"
-        for x_BSD in self._layer_by_layer(self.encoder, ids_BS, types_BS):
-            pass
-        return self.encoder.close(x_BSD)
+        last_BSD = deque(self._layer_by_layer(self.encoder, ids_BS, types_BS), maxlen=1).pop()
+        return self.encoder.close(last_BSD)
 
     def _layer_by_layer(self, side: Side, ids_BS: Tensor, types_BS: Tensor | None = None) -> Iterator[Tensor]:
         x_BSD = side.embed(self.embedding(ids_BS), 0, types_BT=types_BS)
