@@ -134,11 +134,13 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     replace: an existing folder of that name gives way (kept until the new one stands). Without it an existing,
     non-empty folder is refused before anything is written.
     Raises OutputError when the place cannot be written, also for what fails inside the block for want of space.
+    Nothing is left after an error, not even the folders above that did not exist.
     """
     path = Path(path)
     with explained(path):
         if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise OutputError(f"{path} already exists. Choose a new name, or remove it first.")
+        absent = [folder for folder in path.parents if not folder.exists()]  # the innermost first
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
     try:
@@ -167,6 +169,9 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             _flush_folder(path.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # folders that were made for it go with it; one that is in use stays
+            for folder in absent:
+                folder.rmdir()
 
 
 @contextmanager

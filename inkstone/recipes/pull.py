@@ -89,7 +89,7 @@ def _fetch(source: str, folder: Path) -> None:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"{source} is no folder here, and could not be fetched from the hub as an id: {first} "
+            f"{source} is no folder here, and could not be fetched from the hub as an id: {first.rstrip('.')}. "
             "Check the name (owner/model) and the network, or give the folder of a checkpoint on this machine."
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)

@@ -140,8 +140,7 @@ def test_an_error_while_a_folder_is_made_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "deep" / "model") as folder:
         write_text(folder / "a", "1")
         raise ZeroDivisionError
-    assert listed(tmp_path) == {}
-    assert [p.name for p in tmp_path.rglob("*")] == ["deep"]
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_full_disk_inside_a_folder_is_said_and_other_errors_are_left_alone(tmp_path: Path) -> None:
@@ -235,3 +234,15 @@ except OutputError as error:
         str(tmp_path / "b"),
     ]
     assert listed(tmp_path) == {"a": b"old"}
+
+
+def test_folders_made_for_what_failed_go_too(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    for place in (tmp_path / "new" / "deep" / "a", tmp_path / "used" / "new" / "a"):
+        with pytest.raises(ValueError, match="no"), whole_folder(place) as folder:
+            (folder / "b").write_text("c")
+            raise ValueError("no")
+    assert [path.name for path in tmp_path.rglob("*")] == ["used"]
+    with whole_folder(tmp_path / "new" / "a") as folder:
+        (folder / "b").write_text("c")
+    assert (tmp_path / "new" / "a" / "b").read_text() == "c"

@@ -83,6 +83,11 @@ def only_pickles(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
 
 
+def whole_numbers(folder: Path) -> None:
+    file = sorted(folder.glob("model-*.safetensors"))[0]
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(file).items()}, file)
+
+
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "shard": (lose_a_shard, r"model-00002-of-000\d\d.safetensors, named in model.safetensors.index.json, is missing"),
     "shape": (bend_a_tensor, r"\(3, 5\).* should be \("),
@@ -96,6 +101,13 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "family": (lambda f: options(f, model_type="lama"), 'model_type="lama" is not known.*Did you mean "llama"'),
     "option": (lambda f: options(f, logit_softcap=30.0), "option logit_softcap=30.0 is not known here"),
     "tokenizer": (lambda f: options(f, vocab_size=250), "250"),
+    "lists": (lambda f: options(f, model_type=["llama"]), r'model_type="\[.llama.\]" is not known'),
+    "classes": (lambda f: options(f, architectures=[{"a": 1}]), "architecture=.* is not known"),
+    "kinds": (lambda f: options(f, rope_parameters=[1], hidden_size="8"), "rope_parameters=.* must be of type dict"),
+    "layers": (lambda f: options(f, num_hidden_layers=10**9), "1,000,000,000 layers are promised, and there are"),
+    "whole numbers": (whole_numbers, "is stored as I8, not as F64, F32, F16 or BF16"),
+    "generation": (lambda f: (f / "generation_config.json").write_text("{") and None, "generation_config.json cannot be"),
+    "template": (lambda f: (f / "chat_template.jinja").write_text("{% for %}") and None, "chat template is not valid"),
     "truncated": (
         lambda f: (p := sorted(f.glob("model-*.safetensors"))[0]).write_bytes(p.read_bytes()[:50]) and None,
         "model-00001-of-.* cannot be read",
@@ -122,8 +134,14 @@ def test_everything_wrong_is_said_at_once(llama: Path, tmp_path: Path) -> None:
 
     with pytest.raises(BundleError) as error:
         pull(str(changed(llama, tmp_path, everything)), tmp_path / "mine")
-    for words in ("named in", "(3, 5)", "spiral", "remote code", "logit_softcap"):
+    for words in ("named in", "(3, 5)", "spiral", "remote code", "logit_softcap", "(vocab_size)"):
         assert words in str(error.value), words
+
+
+def test_a_tokenizer_is_looked_at_even_beside_a_configuration_of_no_use(llama: Path, tmp_path: Path) -> None:
+    wrong = changed(llama, tmp_path, lambda f: options(f, num_key_value_heads=3, vocab_size=250))
+    with pytest.raises(BundleError, match=r"(?s)num_kv_heads=3.*only 250 \(vocab_size\)"):
+        pull(str(wrong), tmp_path / "mine")
 
 
 def test_an_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +152,7 @@ def test_an_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         ConfigError, match="made-up/model is no folder here, and could not be fetched"
     ) as error:
-        pull("made-up/model", tmp_path / "mine")
+        pull("made-up/model", tmp_path / "models" / "mine")
     assert "Check the name" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -79,7 +79,7 @@ class Options:
             return value
         wrong = "is missing" if value is None else f"must be of type {kind.__name__}"
         self.problems.append(f"{name} {wrong}" if value is None else f"{name}={value!r} {wrong}")
-        return kind(1)
+        return kind() if kind in (list, dict) else kind(1)
 
     def choose(self, name: str, choices: Mapping[str, Any], default: str | None = None) -> Any:
         """What an option's value stands for among the choices."""

@@ -26,10 +26,11 @@ from inkstone.ground.progress import say
 from inkstone.model.config import ModelConfig
 from inkstone.model.families.family import Architecture, Family, Options
 from inkstone.model.families.registry import FAMILIES
-from inkstone.model.families.weights import StoredTensors, write_tensors
+from inkstone.model.families.weights import FLOATS, StoredTensors, write_tensors
 from inkstone.model.transformer import Transformer
 from inkstone.text.foreign_files import has_tokenizer
 from inkstone.text.foreign_tokenizer import ForeignTokenizer, vocabulary_problems
+from inkstone.text.template import ChatTemplate
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SHARD_BYTES = 5_000_000_000
@@ -39,7 +40,7 @@ OPTIONAL = ("output_bias",)  # zeros where a folder has none
 def is_foreign(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of one of the families."""
     try:
-        return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type") in FAMILIES
+        return (folder / CONFIG).is_file() and str(read_json(folder / CONFIG).get("model_type")) in FAMILIES
     except BundleError:
         return False
 
@@ -63,31 +64,50 @@ def look_into(folder: str | Path) -> Found:
     stored = StoredTensors(folder)
     family, name, problems = _which(values)
     problems += stored.problems
+    beside = _problems_beside(folder, values.get("vocab_size"))
     if family is None:
-        return Found(problems, stored)
+        return Found(problems + beside, stored)
     architecture = family.architectures[name]
     options = Options(values, stored.place.keys())
     axes = family.config(options, architecture)
+    options.read.add("auto_map")  # told already
     problems += options.left()
     try:
         config = ModelConfig(**axes)
     except ConfigError as error:
-        return Found([*problems, *([] if options.problems else [str(error)])], stored, family, name)
+        return Found([*problems, *([] if options.problems else [str(error)]), *beside], stored, family, name)
     sources: dict[str, tuple[str, ...]] = {}
-    if stored.place:
+    layers = config.num_encoder_layers + config.num_decoder_layers
+    if stored.place and layers > len(stored.place):  # before layers are made for them
+        problems.append(f"{layers:,} layers are promised, and there are {len(stored.place):,} tensors")
+    elif stored.place:
         sources, wrong = _matched(family, architecture, config, stored)
         problems += wrong
-    return Found(problems + _tokenizer_problems(folder, config), stored, family, name, config, sources)
+    return Found(problems + beside, stored, family, name, config, sources)
 
 
-def _tokenizer_problems(folder: Path, config: ModelConfig) -> list[str]:
-    """What is wrong with the tokenizer of a folder, where it has one."""
+def _problems_beside(folder: Path, vocab_size: object) -> list[str]:
+    """What is wrong with the tokenizer, the chat templates and the options of generation, where a folder has them."""
+    problems: list[str] = []
+    if (folder / GENERATION).is_file():
+        try:
+            read_json(folder / GENERATION)
+        except BundleError as error:
+            problems.append(str(error))
     if not has_tokenizer(folder):
-        return []
+        return problems
     try:
-        return vocabulary_problems(ForeignTokenizer.load(folder), config.vocab_size)
+        tokenizer = ForeignTokenizer.load(folder)
     except (DataError, ConfigError) as error:
-        return [str(error)]
+        return [*problems, str(error)]
+    for template in tokenizer.chat_templates.values():
+        try:
+            ChatTemplate(template, tokenizer.names, tokenizer.specials)
+        except DataError as error:
+            problems.append(str(error))
+    if isinstance(vocab_size, int):
+        problems += vocabulary_problems(tokenizer, vocab_size)
+    return problems
 
 
 def read_folder(folder: str | Path) -> Transformer:
@@ -165,12 +185,12 @@ def _which(values: Mapping[str, Any]) -> tuple[Family | None, str, list[str]]:
     if "auto_map" in values:
         problems.append("auto_map asks for code from the folder to be run; remote code is never run")
     kind = values.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         return None, "", [*problems, not_known("model_type", kind, FAMILIES)]
     family = FAMILIES[kind]
     named = values.get("architectures") or [next(iter(family.architectures))]
-    name = named[0] if isinstance(named, Sequence) else named
-    if name not in family.architectures:
+    name = named[0] if isinstance(named, list) else named
+    if not isinstance(name, str) or name not in family.architectures:
         return None, "", [*problems, not_known("architecture", name, family.architectures)]
     return family, name, problems
 
@@ -196,6 +216,12 @@ def _matched(
             problems += [f"tensor {name} is missing" for name in absent or [ours]]
             continue
         sources[ours] = parts
+        problems += [
+            f"{part} is stored as {stored.kinds[part]}, not as {', '.join(FLOATS[:-1])} or {FLOATS[-1]}: "
+            "ask for the files of this model that are not quantised"
+            for part in parts
+            if stored.kinds[part] not in FLOATS
+        ]
         problems += _misshapen(family, ours, shape, parts, stored)
     used = {part for parts in sources.values() for part in parts}
     left = sorted(name for name in stored.place if name not in used)

@@ -19,6 +19,7 @@ from inkstone.ground.manifest import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.msgpack", "*.h5")
+FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
@@ -32,13 +33,15 @@ class StoredTensors:
         self.problems: list[str] = []
         self.place: dict[str, tuple[Path, str]] = {}  # name -> file, the name it has there
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: dict[str, str] = {}  # what their numbers are, as safetensors names it
         for file in self._files(folder):
             try:
                 with safe_open(file, framework="pt") as tensors:
                     for stored in tensors.keys():  # noqa: SIM118 - not a mapping
                         name = _renamed(stored)
                         self.place[name] = file, stored
-                        self.shapes[name] = tuple(tensors.get_slice(stored).get_shape())
+                        tensor = tensors.get_slice(stored)
+                        self.shapes[name], self.kinds[name] = tuple(tensor.get_shape()), tensor.get_dtype()
             except (OSError, SafetensorError) as error:
                 self.problems.append(f"{file.name} cannot be read: {error}")
 
