@@ -28,7 +28,7 @@ from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
 from inkstone.ground.progress import Progress, progress, say
-from inkstone.learn.data.batches import Batch, Example, Plan, chunks, to_device
+from inkstone.learn.data.batches import Batch, Collate, Example, Feed, Plan, Planned, to_device
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
 from inkstone.learn.state import Checkpoints, State
@@ -105,7 +105,6 @@ class Outcome:
 
 
 Validate = Callable[[nn.Module], dict[str, float]]
-Collate = Callable[[Sequence[Example]], Batch]
 
 
 def pick_device() -> torch.device:
@@ -141,9 +140,25 @@ def train(
     except for "loss".
     Raises TrainingError when the loss is not finite or the run's checkpoint belongs to other data; Interrupted on Ctrl-C.
     """
-    keep_freed_memory()
     plan = Plan(examples, tokens_per_batch=options.tokens_per_batch, seed=options.seed)
-    per_epoch = len(plan.epoch(0))
+    feed = Planned(plan, examples, collate)
+    return train_on(model, objective, feed, validate, options, run, fingerprint=fingerprint, title=title)
+
+
+def train_on(
+    model: nn.Module,
+    objective: Objective,
+    feed: Feed,
+    validate: Validate,
+    options: TrainingOptions,
+    run: Path,
+    *,
+    fingerprint: str = "",
+    title: str = "training",
+) -> Outcome:
+    """As `train`, with the batches of a feed. Their sizes are the feed's affair, not `options.tokens_per_batch`."""
+    keep_freed_memory()
+    per_epoch = len(feed.epoch(0))
     total = max(1, math.ceil(options.epochs * per_epoch))
     device = pick_device()
     model.to(device)
@@ -162,7 +177,7 @@ def train(
     ):
         keeper = _Keeper(model, optimizer, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for batch in _batches(plan, examples, collate, state, state.step if stopped else total):
+        for batch in _batches(feed, state, state.step if stopped else total):
             keeper.step(objective, to_device(batch, device))
             if state.step % every == 0 or state.step == total:
                 stopped = keeper.validated(validate(model))
@@ -210,14 +225,12 @@ def out_of_patience(state: State, options: TrainingOptions) -> bool:
     return bool(options.patience) and state.since_best >= options.patience
 
 
-def _batches(
-    plan: Plan, examples: Sequence[Example], collate: Collate, state: State, total: int
-) -> Iterator[Batch]:
+def _batches(feed: Feed, state: State, total: int) -> Iterator[Batch]:
     """Batches from where the state stands, keeping the state's place up to date: it names the batch after this one."""
     while state.step < total:
-        planned = plan.epoch(state.epoch)
+        planned = feed.epoch(state.epoch)
         while state.index < len(planned) and state.step < total:
-            batch = collate(chunks(examples, planned[state.index]))
+            batch = planned[state.index]()
             state.index += 1
             if state.index == len(planned):
                 state.epoch, state.index = state.epoch + 1, 0

@@ -5,6 +5,14 @@
 
 Sequences are padded on the right, so a causal mask already hides the padding of a target; the source needs its own mask.
 Prompts of unlike lengths that a decoder shall continue together are padded on the left, and `decode` is told how much.
+Texts that share a row have a number each (segments): a token sees those of its own number, and places begin anew.
+
+    row     a a a b b | segments 1 1 1 2 2 | places 0 1 2 0 1 | sees   a a a b b
+                                                                     a x
+                                                                     a x x
+                                                                     a x x x
+                                                                     b       x
+                                                                     b       x x
 
 With a `Cache`, `decode` takes only the new tokens and returns only their states; cached and uncached decoding give the
 same numbers (tests/model/test_transformer.py).
@@ -213,6 +221,13 @@ class Side(nn.Module):
         return x_BTD
 
 
+def places_within(segments_BT: Tensor) -> Tensor:
+    """The place of each token in its own text, from 0: (B, T)."""
+    places_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    begins_BT = F.pad(segments_BT[:, 1:] != segments_BT[:, :-1], (1, 0), value=True)
+    return places_T - (places_T * begins_BT).cummax(1).values
+
+
 class PredictionHead(nn.Module):
     """What an encoder's states go through before they are scored over the vocabulary (Devlin et al., 2019)."""
 
@@ -302,22 +317,29 @@ class Transformer(nn.Module):
         memory_mask: Tensor | None = None,
         cache: Cache | None = None,
         padding_B: Tensor | None = None,
+        segments_BT: Tensor | None = None,
     ) -> Tensor:
         """The states of the target tokens: (B, T, D).
 
         memory_BSD, memory_mask: from `encode` and `visible`, for encoder-decoder models. cache: tokens before these
         ones; it is extended in place, and memory and padding are then only needed at the first call. padding_B: how many
-        tokens at the left of each row are padding.
+        tokens at the left of each row are padding. segments_BT: which of the texts in its row each token belongs to,
+        without a cache; equal numbers stand together.
         """
         assert self.decoder is not None, "an encoder alone cannot decode"
+        assert segments_BT is None or (cache is None and padding_B is None), "segments are read whole"
         cache = cache if cache is not None else Cache()
         start, end = cache.length, cache.length + ids_BT.shape[1]
         cache.padding_B = padding_B = padding_B if padding_B is not None else cache.padding_B
         places_BT = None
         if padding_B is not None:
             places_BT = (torch.arange(start, end, device=ids_BT.device) - padding_B[:, None]).clamp(min=0)
-        x_BTD = self.decoder.embed(self.embedding(ids_BT), start, places_BT)
         mask = self.decoder.causal_mask(start, end, padding_B, ids_BT.device)
+        if segments_BT is not None:
+            places_BT = places_within(segments_BT)
+            same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+            mask = same_BTT[:, None] if mask is None else mask & same_BTT[:, None]
+        x_BTD = self.decoder.embed(self.embedding(ids_BT), start, places_BT)
         sight = self.decoder.sight(mask, start, end, places_BT)
         if not cache.memory and memory_BSD is not None:
             cache.memory = [_across(block).project_memory(memory_BSD) for block in self.decoder.layers]

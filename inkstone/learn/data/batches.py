@@ -10,9 +10,10 @@ an uninterrupted one would have taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +74,46 @@ class LabelBatch:
     tokens: int
 
 
-Example = PairExample | LabelExample
-Batch = PairBatch | LabelBatch
+@dataclass(frozen=True, slots=True)
+class TokenExample:
+    """A part of a document as token ids, from which a batch makes what it needs.
+
+    words: of each token, which word of the part it belongs to, where that is asked for.
+    """
+
+    ids: Ids
+    words: Ids = ()
+
+    def lengths(self) -> tuple[int, int]:
+        """Tokens that a model reads of it, and nothing on the other side."""
+        return len(self.ids), 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Rows of tokens, of some of which something is asked: `wanted_N` at the places `counted_N` of the flat (B * T).
+
+    segments_BT: which of the texts in its row each token belongs to, 0 for padding; None where each row is one text.
+    """
+
+    ids_BT: Tensor
+    segments_BT: Tensor | None
+    counted_N: Tensor
+    wanted_N: Tensor
+    tokens: int
+
+
+Example = PairExample | LabelExample | TokenExample
+Batch = PairBatch | LabelBatch | TokenBatch
+Collate = Callable[[Sequence[Any]], Any]
+
+
+class Feed(Protocol):
+    """What a run is fed with: the batches of each epoch, made when they are called for, the same every time."""
+
+    def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
+        """The batches of an epoch, in order."""
+        ...
 
 
 def pair_batch(examples: Sequence[PairExample], *, pad_id: int, bos_id: int, eos_id: int) -> PairBatch:
@@ -163,6 +202,21 @@ class Plan:
             widest = wider
         batches.append(order[start:])
         return batches
+
+
+class Planned:
+    """The feed of a plan over examples."""
+
+    def __init__(self, plan: Plan, examples: Sequence[Any], collate: Collate) -> None:
+        self.plan, self.examples, self.collate = plan, examples, collate
+
+    def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
+        """See `Feed`."""
+        return [partial(self._batch, numbers) for numbers in self.plan.epoch(number)]
+
+    def _batch(self, numbers: npt.NDArray[np.int64]) -> Batch:
+        batch: Batch = self.collate(chunks(self.examples, numbers))
+        return batch
 
 
 def chunks(items: Sequence[Example], numbers: npt.NDArray[np.int64]) -> list[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inkstone.learn.objectives.causal import causal
 from inkstone.learn.objectives.classification import classification
 from inkstone.learn.objectives.loss import Loss, Objective
 from inkstone.learn.objectives.sequence_to_sequence import sequence_to_sequence
@@ -9,6 +10,7 @@ from inkstone.learn.objectives.sequence_to_sequence import sequence_to_sequence
 OBJECTIVES: dict[str, Objective] = {
     "sequence-to-sequence": sequence_to_sequence,
     "classification": classification,
+    "causal": causal,
 }
 
-__all__ = ["OBJECTIVES", "Loss", "Objective", "classification", "sequence_to_sequence"]
+__all__ = ["OBJECTIVES", "Loss", "Objective", "causal", "classification", "sequence_to_sequence"]

@@ -1,0 +1,133 @@
+"""Documents as blocks of tokens, and the rows that a decoder learns from.
+
+A document longer than a block is cut into consecutive parts, and the last, short one is kept: nothing is lost. Parts
+overlap by the one token that the next part begins with, since what is read is not what is asked for:
+
+    document   <s> a b c d e </s>     block 3     parts   <s> a b c | c d e </s>
+                                                  read    <s> a b   | c d e
+                                                  asked       a b c |   d e </s>
+
+Every token but the first is so asked for exactly once. Where a model is measured, parts may overlap by more, and the
+tokens that were asked for before are only context.
+
+Packing: the parts of an epoch are shuffled, and in that order each goes into the first row with room for it, longest
+first within a pool. A row is as long as a block, so that no batch has more than a few cells of padding, and a batch is
+a mixture of long and short texts. That parts in a row do not see each other is the model's affair (`segments`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inkstone.ground.errors import TrainingError
+from inkstone.learn.data.batches import Batch, TokenBatch, TokenExample
+from inkstone.model.padding import Ids, pad
+
+POOL = 2048  # parts that are packed together: enough short ones for every gap
+
+
+def parts(ids: Ids, block: int) -> Iterator[list[int]]:
+    """The parts of a document (with its marks): at most block + 1 tokens, the first shared with the part before."""
+    for start in range(0, max(1, len(ids) - 1), block):
+        yield list(ids[start : start + block + 1])
+
+
+def windows(ids: Ids, block: int, stride: int) -> Iterator[tuple[list[int], int]]:
+    """Parts for measuring, each with how many of its first predictions are only context: they were asked for before.
+
+    With a stride below the block, all tokens but the first of the document have at least block - stride before them.
+    """
+    counted = 0  # predictions made so far
+    for start in range(0, max(1, len(ids) - 1), stride):
+        part = list(ids[start : start + block + 1])
+        yield part, counted - start
+        counted = start + len(part) - 1
+        if counted >= len(ids) - 1:
+            break
+
+
+def pack(lengths: Sequence[int] | npt.NDArray[np.int64], block: int) -> list[list[int]]:
+    """Numbers of texts in rows of at most `block` tokens: first fit, longest first (Johnson, 1973).
+
+    Raises TrainingError for a text longer than a row.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    if len(order) and lengths[order[0]] > block:
+        raise TrainingError(f"a text of {lengths[order[0]]} tokens does not fit into a row of {block}.")
+    rows: list[list[int]] = []
+    room: npt.NDArray[np.int64] = np.zeros(len(order), dtype=np.int64)
+    for number in order:
+        fits = np.flatnonzero(room[: len(rows)] >= lengths[number])
+        place = int(fits[0]) if len(fits) else len(rows)
+        if place == len(rows):
+            rows.append([])
+            room[place] = block
+        rows[place].append(int(number))
+        room[place] -= lengths[number]
+    return rows
+
+
+def causal_batch(rows: Sequence[Sequence[Ids]], pad_id: int) -> TokenBatch:
+    """Rows of parts (each read without its last token, asked for without its first) as one batch."""
+    ids_BT = pad([[number for part in row for number in part[:-1]] for row in rows], pad_id)
+    alone = all(len(row) == 1 for row in rows)
+    segments = [[n for n, part in enumerate(row, 1) for _ in part[:-1]] for row in rows]
+    width = ids_BT.shape[1]
+    counted = [np.arange(len(row)) + number * width for number, row in enumerate(segments)]
+    wanted = [np.asarray(part[1:], dtype=np.int64) for row in rows for part in row]
+    return TokenBatch(
+        ids_BT,
+        None if alone else pad(segments, 0),
+        torch.from_numpy(np.concatenate(counted)),
+        torch.from_numpy(np.concatenate(wanted)),
+        tokens=sum(map(len, segments)),
+    )
+
+
+class PackedFeed:
+    """Documents in rows of `block` tokens, for a decoder: the batches of each epoch are packed anew."""
+
+    def __init__(
+        self,
+        documents: Sequence[Ids],
+        *,
+        block: int,
+        tokens_per_batch: int,
+        seed: int,
+        pad_id: int,
+    ) -> None:
+        if tokens_per_batch < block:
+            raise TrainingError(
+                f"a row has {block} tokens, but a batch may hold {tokens_per_batch}. "
+                "Raise tokens_per_batch or lower block."
+            )
+        self.examples = [TokenExample(part) for ids in documents for part in parts(ids, block)]
+        if not self.examples:
+            raise TrainingError("there is nothing to train on: no document is left.")
+        self.lengths = np.array([len(example.ids) - 1 for example in self.examples], dtype=np.int64)
+        self.block, self.rows, self.seed, self.pad_id = block, tokens_per_batch // block, seed, pad_id
+
+    def packed(self, number: int) -> list[list[int]]:
+        """The rows of an epoch: numbers of parts."""
+        random = np.random.default_rng((self.seed, number))
+        order = random.permutation(len(self.lengths))
+        rows: list[list[int]] = []
+        for start in range(0, len(order), POOL):
+            pool = order[start : start + POOL]
+            rows += [[int(pool[place]) for place in row] for row in pack(self.lengths[pool], self.block)]
+        return [rows[place] for place in random.permutation(len(rows))]
+
+    def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
+        """See `Feed`."""
+        rows = self.packed(number)
+        return [
+            partial(self._batch, rows[start : start + self.rows]) for start in range(0, len(rows), self.rows)
+        ]
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> Batch:
+        return causal_batch([[self.examples[n].ids for n in row] for row in rows], self.pad_id)
