@@ -17,7 +17,9 @@ def export(
         str, typer.Argument(help="A model folder, a checkpoint, or the name of a bundled model.")
     ],
     to: Annotated[str, typer.Option(help="hf (transformers, vLLM, llama.cpp), ct2 or onnx.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The new folder.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The new folder. Default: models/NAME-FORMAT.")
+    ] = None,
     family: Annotated[
         str | None, typer.Option(help="For hf: llama, bert, ... Default: the first that fits.")
     ] = None,
@@ -42,6 +44,7 @@ def export(
     if not data and (fields or direction):
         raise ConfigError("--fields and --direction say how to read --data, which is not given.")
     on = MeasuredOn(tuple(data), parse_fields(fields), direction) if data else None
+    out = out or Path("models") / f"{Path(bundle).resolve().name}-{to}"
     found = run(bundle, to, out, family=family, quantization=quantize, adapter=adapter, on=on)
     if as_json:
         print_json(asdict(found))

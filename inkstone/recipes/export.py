@@ -158,8 +158,28 @@ def _to_hugging_face(
     _refuse_others(model, "hf")
     name = family or _fitting(model)
     write_folder(model, staging, name)
+    _keep_names(model, folder, staging)
     cut = _tokenizer(folder, staging)
     return name, replace(prove_read_back(model, read_folder(staging)), tokenizer=cut)
+
+
+def _keep_names(model: Any, folder: Path, staging: Path) -> None:
+    """What is no part of a model but goes with it: the names of its labels, and how it is to generate."""
+    from inkstone.model.families.folder import GENERATION, is_foreign
+
+    if is_foreign(folder):
+        config = read_json(folder / "config.json")
+        named = {key: config[key] for key in ("id2label", "label2id") if key in config}
+        if model.config.has_decoder and (folder / GENERATION).is_file():
+            shutil.copyfile(folder / GENERATION, staging / GENERATION)
+    else:
+        labels = read_json(folder / "inkstone.json").get("labels", []) if model.config.num_labels else []
+        named = {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: n for n, label in enumerate(labels)},
+        }
+    if model.config.num_labels and named.get("id2label"):
+        write_json(staging / "config.json", {**read_json(staging / "config.json"), **named})
 
 
 def _to_ctranslate2(
@@ -169,6 +189,11 @@ def _to_ctranslate2(
     from inkstone.ship.proof import prove_ctranslate2
 
     _refuse_others(model, "ct2")
+    if model.config.num_labels:
+        raise ConfigError(
+            f"CTranslate2 gives the states of an encoder and no scores of its {model.config.num_labels} labels, "
+            "which would be lost. Use --to onnx."
+        )
     export_ctranslate2(folder, staging, quantization=quantization)  # type: ignore[arg-type]
     proof = prove_ctranslate2(model, staging, quantization)
     return None, replace(proof, tokenizer=_tokenizer(folder, staging))
@@ -210,7 +235,7 @@ def _fitting(model: Any) -> str:
     )
     raise ConfigError(
         f"no family known here can hold this model. The nearest, {nearest}, has other axes: "
-        f"{'; '.join(found[nearest])}. CTranslate2 may hold it: --to ct2."
+        f"{'; '.join(found[nearest])}. CTranslate2 or onnxruntime may hold it: --to ct2, --to onnx."
     )
 
 

@@ -8,7 +8,7 @@ rounding; in int8 the largest difference is stated. The inputs are the same for 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inkstone.generate.ctranslate2_decoder import CTranslate2Decoder
 from inkstone.generate.engine import GenerationOptions
 from inkstone.generate.onnx_decoder import OnnxDecoder
 from inkstone.generate.onnx_engine import OnnxEngine
@@ -97,6 +98,18 @@ def numbers_of(model: Transformer, ids: Ids) -> NDArray[Any]:
 
 
 @torch.inference_mode()
+def heads_of(model: Transformer, ids: Ids) -> dict[str, NDArray[Any]]:
+    """All that an encoder says of one input, by name: states; pooled; logits of its labels or of masked tokens."""
+    row, config = torch.tensor([list(ids)]), model.config
+    found = {"states": model.encode(row)}
+    if config.pooler:
+        found["pooled"] = model.pool(found["states"], row)
+    if config.num_labels or config.prediction_head:
+        found["logits"] = model(row) if config.num_labels else model.logits(found["states"])
+    return {name: tensor[0].numpy() for name, tensor in found.items()}
+
+
+@torch.inference_mode()
 def greedy_of(model: Transformer, ids: Ids) -> list[int]:
     """The likeliest tokens after a prompt, or of a source; end marks do not end it."""
     config, found, cache = model.config, [], model.new_cache()
@@ -111,11 +124,20 @@ def greedy_of(model: Transformer, ids: Ids) -> list[int]:
 
 def prove_read_back(model: Transformer, again: Transformer) -> Proof:
     """A folder for other programs, read back here."""
-    return prove(
-        "hf", "float32", "logits" if model.config.has_decoder else "states", inputs_for(model.config),
-        (lambda ids: numbers_of(model, ids), lambda ids: numbers_of(again, ids)),
-        (lambda ids: greedy_of(model, ids), lambda ids: greedy_of(again, ids)) if model.config.has_decoder else None,
-    )  # fmt: skip
+    inputs = inputs_for(model.config)
+    if model.config.has_decoder:
+        numbers: tuple[Numbers, Numbers] = (
+            lambda ids: numbers_of(model, ids),
+            lambda ids: numbers_of(again, ids),
+        )
+        texts: tuple[Text, Text] = (lambda ids: greedy_of(model, ids), lambda ids: greedy_of(again, ids))
+        return prove("hf", "float32", "logits", inputs, numbers, texts)
+    kinds = " and ".join(heads_of(model, inputs[0]))
+    both: tuple[Numbers, Numbers] = (
+        lambda ids: _flat(heads_of(model, ids).values()),
+        lambda ids: _flat(heads_of(again, ids).values()),
+    )
+    return prove("hf", "float32", kinds, inputs, both)
 
 
 def prove_ctranslate2(model: Transformer, folder: Path, quantization: str) -> Proof:
@@ -127,21 +149,33 @@ def prove_ctranslate2(model: Transformer, folder: Path, quantization: str) -> Pr
     inputs = inputs_for(model.config)
     if model.config.shape == "encoder-decoder":
         return _prove_translator(model, folder, quantization, ctranslate2.Translator(str(folder), **how))
-    if model.config.shape == "encoder":
-        encoder = ctranslate2.Encoder(str(folder), **how)
+    if model.config.shape == "decoder":
+        return _prove_decoder(model, folder, quantization, ctranslate2.Generator(str(folder), **how))
+    encoder = ctranslate2.Encoder(str(folder), **how)
 
-        def run(ids: Ids) -> NDArray[Any]:
-            found: NDArray[Any] = np.array(encoder.forward_batch([list(ids)]).last_hidden_state)[0]
-            return found
-    else:
-        generator = ctranslate2.Generator(str(folder), **how)
+    def run(ids: Ids) -> NDArray[Any]:
+        found: NDArray[Any] = np.array(encoder.forward_batch([list(ids)]).last_hidden_state)[0]
+        return found
 
-        def run(ids: Ids) -> NDArray[Any]:
-            found: NDArray[Any] = np.array(generator.forward_batch([list(ids)]))[0]
-            return found
+    return prove("ct2", quantization, "states", inputs, (lambda ids: numbers_of(model, ids), run))
 
-    kind = "states" if model.config.shape == "encoder" else "logits"
-    return prove("ct2", quantization, kind, inputs, (lambda ids: numbers_of(model, ids), run))
+
+def _prove_decoder(model: Transformer, folder: Path, quantization: str, generator: Any) -> Proof:
+    """The logits of a decoder in CTranslate2, and what it writes after each input: all of them in one call."""
+    inputs, greedy = inputs_for(model.config), GenerationOptions(beam_size=1, max_length=STEPS)
+    alone = TorchDecoder(model)
+    written = by_input(inputs, CTranslate2Decoder(folder, threads=1).generate(inputs, greedy))
+    texts: tuple[Text, Text] = (
+        lambda ids: list(alone.generate([ids], greedy)[0][0].ids),
+        lambda ids: list(written[tuple(ids)][0].ids),
+    )
+
+    def run(ids: Ids) -> NDArray[Any]:
+        found: NDArray[Any] = np.array(generator.forward_batch([list(ids)]))[0]
+        return found
+
+    numbers: tuple[Numbers, Numbers] = (lambda ids: numbers_of(model, ids), run)
+    return prove("ct2", quantization, "logits", inputs, numbers, texts)
 
 
 def _prove_translator(model: Transformer, folder: Path, quantization: str, translator: Any) -> Proof:
@@ -233,5 +267,5 @@ def _prove_graph(model: Any, file: Path, quantization: str, inputs: Sequence[Ids
     return prove("onnx", quantization, " and ".join(names), inputs, (mine, run))
 
 
-def _flat(arrays: Sequence[Any]) -> NDArray[Any]:
+def _flat(arrays: Iterable[Any]) -> NDArray[Any]:
     return np.concatenate([np.asarray(one).ravel() for one in arrays])

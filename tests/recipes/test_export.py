@@ -23,6 +23,7 @@ from inkstone.generate.engine import GenerationOptions  # noqa: E402
 from inkstone.generate.onnx_engine import OnnxEngine  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
 from inkstone.ground.manifest import problems  # noqa: E402
+from inkstone.model.families import folder as families  # noqa: E402
 from inkstone.recipes.export import export  # noqa: E402
 from inkstone.ship import ctranslate2 as shipped  # noqa: E402
 from inkstone.ship.onnx_layers import Drawing  # noqa: E402
@@ -49,6 +50,7 @@ def written(case: str, tmp_path: Path) -> tuple[Any, Path]:
     """A model by transformers and its folder, with a tokenizer."""
     model = reference(case, vocab_size=300)
     folder = tmp_path / "theirs"
+    folder.mkdir(parents=True)
     model.save_pretrained(folder)
     texts = ["the cat sat on the mat", "a dog ran", "猫坐在垫子上"] * 4
     # transformers reads the tokenizer of a qwen2 as one of bytes, whatever its files say.
@@ -87,6 +89,60 @@ def test_to_ctranslate2(case: str, quantize: str, tmp_path: Path, capsys: pytest
     low, high = (0, 1e-3) if quantize == "float32" else (1e-6, 5)
     assert low <= proof["largest_difference"] <= high
     assert json.loads((tmp_path / "out" / "parity.json").read_text()) == proof
+
+
+@pytest.mark.parametrize("case", ["llama, yarn positions", "gpt2"])
+def test_text_of_a_decoder_is_part_of_the_proof(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = written(case, tmp_path)
+    assert export(folder, "ct2", tmp_path / "out").proof.greedy_identical == "6 of 6"
+    marked = shipped.marks
+    monkeypatch.setattr(shipped, "marks", lambda config: {**marked(config), "max_positions": 21})
+    with pytest.raises(BundleError, match="greedy text is the same for only"):
+        export(folder, "ct2", tmp_path / "short")
+
+
+@pytest.mark.parametrize(
+    ("case", "kinds"),
+    [("bert labels", "states and pooled and logits"), ("roberta prediction", "states and logits")],
+)
+def test_heads_are_part_of_the_proof(
+    case: str, kinds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = written(case, tmp_path)
+    assert export(folder, "hf", tmp_path / "out").proof.compared == kinds
+    split = families._split
+
+    def other(family: Any, architecture: Any, config: Any, ours: str, tensor: Any) -> dict[str, Any]:
+        named = split(family, architecture, config, ours, tensor)
+        head = ours.startswith(("classifier", "prediction"))
+        return {name: part + 1 if head else part for name, part in named.items()}
+
+    monkeypatch.setattr(families, "_split", other)
+    with pytest.raises(BundleError, match=f"nothing was written: {kinds} differ"):
+        export(folder, "hf", tmp_path / "other")
+
+
+def test_names_of_labels_and_options_of_generation_go_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, labels = written("bert labels", tmp_path / "a")
+    config = json.loads((labels / "config.json").read_text())
+    names = {n: f"kind {n}" for n in config["id2label"]}
+    (labels / "config.json").write_text(
+        json.dumps({**config, "id2label": names, "label2id": {v: int(k) for k, v in names.items()}})
+    )
+    export(labels, "hf", tmp_path / "labels")
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "labels").id2label == {
+        int(n): name for n, name in names.items()
+    }
+    _, decoder = written("llama", tmp_path / "b")
+    said = {"eos_token_id": [2, 7], "temperature": 0.6, "do_sample": True}
+    (decoder / "generation_config.json").write_text(json.dumps(said))
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(decoder), "--to", "hf"]) == 0  # --out has a default
+    assert json.loads((tmp_path / "models" / "theirs-hf" / "generation_config.json").read_text()) == said
 
 
 def test_a_bundle_to_ctranslate2(trained: Trained, tmp_path: Path) -> None:
@@ -163,7 +219,7 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(shipped, "_fill_norm", doubled)
     with pytest.raises(
-        BundleError, match="does not agree with the model; nothing was written: logits differ"
+        BundleError, match=r"(?s)does not agree with the model; nothing was written: .*logits differ"
     ):
         export(folder, "ct2", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -194,6 +250,12 @@ class TestRefused:
         _, folder = written("llama", tmp_path)
         assert main(["export", str(folder), "-o", str(tmp_path / "out"), *more]) == 2
         assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_labels_to_ctranslate2(self, tmp_path: Path) -> None:
+        _, folder = written("bert labels", tmp_path)
+        with pytest.raises(ConfigError, match=r"no scores of its 3 labels.*--to onnx"):
+            export(folder, "ct2", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     def test_a_bag(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
