@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inkstone.generate.batching import ROWS, close_lengths
 from inkstone.generate.ctranslate2_names import Names, opened
@@ -105,6 +106,16 @@ class CTranslate2Decoder:
         return [
             float(sum(one.log_probs[len(prompt) - 1 :])) for one, prompt in zip(found, sources, strict=True)
         ]
+
+    def log_probabilities(self, rows: Sequence[Ids]) -> list[NDArray[np.float64]]:
+        """Of each token of each row but the first, given those before it, in nats. A row has two tokens or more."""
+        found = self._generator.score_batch(
+            [self._names.spell(row) for row in rows],
+            max_batch_size=TOKENS_PER_BATCH,
+            batch_type="tokens",
+            max_input_length=0,
+        )
+        return [np.array(one.log_probs, dtype=np.float64) for one in found]
 
     def _scores(self, ids: Ids) -> Any:
         return np.array(self._generator.forward_batch([list(ids)]))[0]

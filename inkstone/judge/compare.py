@@ -26,7 +26,7 @@ Verdict = Literal["promote", "reject", "undecided"]
 LEVEL = 0.05
 
 # The metric that decides, by task; what else is measured can only veto.
-PRIMARY = {"translate": "bleu", "classify": "accuracy"}
+PRIMARY = {"translate": "bleu", "classify": "accuracy", "language-model": "bits_per_byte"}
 _SHARES = ("accuracy", "out_of_scope_recall", "in_scope_accuracy")  # each example is right or wrong: McNemar
 
 
@@ -69,19 +69,23 @@ def compare(
             right, was_right = (side.rows[:, 0] > 0 for side in (tally, incumbent[name]))
             difference = replace(difference, p=mcnemar(right, was_right))
         differences[name] = difference
-    return Comparison(differences, *decide(differences, primary))
+    falling = frozenset(name for name, tally in candidate.items() if tally.falling)
+    return Comparison(differences, *decide(differences, primary, falling))
 
 
-def decide(differences: Mapping[str, Difference], primary: str) -> tuple[Verdict, str]:
-    """The verdict and its reason; see the rule above."""
-    worse = [name for name, d in differences.items() if d.value < 0 and d.p < LEVEL]
+def decide(
+    differences: Mapping[str, Difference], primary: str, falling: frozenset[str] = frozenset()
+) -> tuple[Verdict, str]:
+    """The verdict and its reason; see the rule above. falling: metrics of which less is better."""
+    gains = {name: -d.value if name in falling else d.value for name, d in differences.items()}
+    worse = [name for name, d in differences.items() if gains[name] < 0 and d.p < LEVEL]
     if worse:
         lost = ", ".join(
             f"{name} ({differences[name].value:+.3g}, p = {differences[name].p:.2g})" for name in worse
         )
         return "reject", f"significantly worse by {lost}."
     gain = differences[primary]
-    if gain.value > 0 and gain.p < LEVEL:
+    if gains[primary] > 0 and gain.p < LEVEL:
         return (
             "promote",
             f"{primary} is significantly better ({gain.value:+.3g}, p = {gain.p:.2g}), nothing is worse.",

@@ -21,7 +21,13 @@ METRICS = {
     "micro_f1": ("micro-F1", True),
     "in_scope_accuracy": ("accuracy in scope", True),
     "out_of_scope_recall": ("out-of-scope recall", True),
+    "bits_per_byte": ("bits per byte", False),
+    "character_perplexity": ("perplexity per character", False),
+    "token_loss": ("nats per token", False),
+    "foreseen_loss": ("nats per token asked for", False),
 }
+# Of these less is better; they are shown with three decimals.
+FALLING = ("bits_per_byte", "character_perplexity", "token_loss", "foreseen_loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,11 @@ def metric_title(name: str) -> str:
 
 
 def shown(name: str, value: float) -> str:
-    """A value of this metric as text: shares in percent, scores as they are; one decimal."""
-    share = METRICS.get(name.partition("/")[0], ("", False))[1]
+    """A value of this metric as text: shares in percent, scores as they are; one decimal, where less is better three."""
+    base = name.partition("/")[0]
+    if base in FALLING:
+        return f"{value:.3f}"
+    share = METRICS.get(base, ("", False))[1]
     return f"{100 * value:.1f} %" if share else f"{value:.1f}"
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from inkstone.ground.errors import DataError
 from inkstone.ground.files import write_json, write_text
 from inkstone.judge.facts import (
+    FALLING,
     CurvePoint,
     DataDescription,
     Result,
@@ -42,6 +43,7 @@ CURVE_FILE, JSON_FILE, CARD_FILE = "learning_curve.png", "report.json", "README.
 _PURPOSE = {
     "translate": "Translates between {languages}.",
     "classify": "Sorts {languages} texts into {labels} classes.",
+    "language-model": "Knows how {languages} texts go, from reading them.",
 }
 _LANGUAGES = {
     "zh": "Chinese",
@@ -57,6 +59,8 @@ _BASELINES = {
     "majority": "always the most frequent label",
     "tfidf-linear": "TF-IDF and a linear classifier",
     "before": "the model it began with",
+    "kneser-ney": "an n-gram model (interpolated modified Kneser-Ney)",
+    "frequency": "each token by how frequent it is",
 }
 
 
@@ -168,7 +172,7 @@ def _sentence(result: Result) -> str:
     sentence = f"{where}, its {metric_title(name)} is **{shown(name, measured.value)}**"
     rivals = [(metrics[name].value, rival) for rival, metrics in result.baselines.items() if name in metrics]
     if rivals:
-        value, rival = max(rivals)
+        value, rival = min(rivals) if name in FALLING else max(rivals)
         simple = "" if rival == "before" else "simple "
         named = _BASELINES.get(rival, rival)
         sentence += f"; the best {simple}baseline, {named}, reaches {shown(name, value)}"
@@ -189,8 +193,7 @@ def _results(card: ReportCard) -> Iterator[str]:
     yield "## How well it does"
     yield (
         "In brackets: the 95 % interval, the range in which the figure would move with another test set of "
-        "the same kind and size. Higher is better everywhere; BLEU and chrF run from 0 to 100. The baselines "
-        "were computed on the same data."
+        f"the same kind and size. {_which_is_better(card)} The baselines were computed on the same data."
     )
     for result in card.results:
         systems = {f"**{_text(card.name)}**": result.metrics}
@@ -201,6 +204,14 @@ def _results(card: ReportCard) -> Iterator[str]:
         ]
         yield f"### {_text(result.test_set)}{_direction(result)} ({result.n:,} examples)"
         yield _table(("", *(metric_title(name) for name in result.metrics)), rows)
+
+
+def _which_is_better(card: ReportCard) -> str:
+    falling = [name for result in card.results for name in result.metrics if name in FALLING]
+    if not falling:
+        return "Higher is better everywhere; BLEU and chrF run from 0 to 100."
+    named = " and ".join(metric_title(name) for name in dict.fromkeys(falling))
+    return f"Lower is better for {named}."
 
 
 def _confusions(card: ReportCard) -> Iterator[str]:

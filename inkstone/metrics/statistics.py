@@ -70,13 +70,14 @@ class Tally:
     """One metric before it is summed: rows of statistics, one per example, and the score of their sum.
 
     rows: shape N x K, K statistics for each of N examples. score: takes sums of shape R x K (R samples at
-    once) to R scores; higher is better. signature: what was computed, exactly, for whoever wants to compare
+    once) to R scores; higher is better, unless it is falling. signature: what was computed, exactly, for whoever wants to compare
     with another paper.
     """
 
     rows: Array
     score: Callable[[Array], Array]
     signature: str = ""
+    falling: bool = False  # lower is better
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or len(self.rows) == 0:
@@ -95,7 +96,7 @@ class Tally:
         chosen = np.asarray(chosen_N, dtype=bool)
         if chosen.shape != (len(self),):
             raise DataError(f"a slice of {chosen.size:,} flags was given for {len(self):,} examples.")
-        return Tally(self.rows[chosen], self.score, self.signature)
+        return Tally(self.rows[chosen], self.score, self.signature, self.falling)
 
 
 def mean(values_N: Sequence[float] | NDArray[np.generic], signature: str = "") -> Tally:
