@@ -104,6 +104,8 @@ class Translator:
 
         Raises ConfigError for a language, or a direction, that the model does not have.
         """
+        if isinstance(texts, str):
+            raise ConfigError("translate takes a list of texts. Write translate([text]) for one.")
         options = options or GenerationOptions()
         options = replace(options, max_length=min(options.max_length, self.positions))
         directions = [self.direction(text, to=to, source=source) for text in texts]

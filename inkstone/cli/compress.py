@@ -19,10 +19,13 @@ def compress(
     data: Annotated[
         list[str],
         typer.Option(
-            help="Texts to measure on, and for --prune, --layers, --distill to learn from. Repeatable."
+            help="Texts to measure on, and for --prune, --layers, --distill to learn from. Repeatable. "
+            "Default: those that the model was made from, where they are still at hand."
         ),
     ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder of the new model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The new folder. Default: models/NAME-compressed.")
+    ] = None,
     test: Annotated[
         list[str], typer.Option(help="Texts to measure on. Default: the data, or what is held out of it.")
     ] = [],  # noqa: B006
@@ -64,10 +67,6 @@ def compress(
     from inkstone.ground.configuration import build, from_settings, overlay
     from inkstone.ground.errors import require
 
-    if out is None:
-        raise ConfigError("where should the smaller model go? Give --out FOLDER.")
-    if not data:
-        raise ConfigError("there is nothing to measure on. Give --data FILE.")
     given: dict[str, Any] = {
         "data": data,
         "test": test,
@@ -85,11 +84,14 @@ def compress(
     require("torch", "compression", "train")
     from inkstone.learn.loop import Interrupted
     from inkstone.recipes.compress.run import compress as run
+    from inkstone.recipes.compress.run import made_of
     from inkstone.recipes.compress.trial import STUDENT, CompressRecipe, TooLossy
 
     given = {key: value for key, value in given.items() if value not in (None, [], False)}
-    values = overlay({"training": STUDENT} if distill else {}, given, from_settings(settings))
+    known = {} if data else made_of(model)
+    values = overlay({"training": STUDENT} if distill else {}, known, given, from_settings(settings))
     recipe = build(CompressRecipe, values, "compress")
+    out = out or Path("models") / f"{Path(model).resolve().name}-compressed"
     try:
         result = run(model, recipe, out)
     except Interrupted as error:
@@ -105,6 +107,7 @@ def _show(result: Mapping[str, Any], as_json: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from inkstone.judge.facts import metric_title
     from inkstone.recipes.compress.trial import cells
 
     if as_json is not None:
@@ -122,7 +125,8 @@ def _show(result: Mapping[str, Any], as_json: Any) -> None:
     print(f"Compared with {result['baseline']}. Memory is that of a whole process.")
     if result["written"]:
         print(
-            f"Written to {result['bundle']}; the limit was {100 * result['limit']:g} % of the {result['metric']}."
+            f"Written to {result['bundle']}; "
+            f"the limit was {100 * result['limit']:g} % of the {metric_title(result['metric'])}."
         )
 
 

@@ -150,6 +150,10 @@ class TestWholeTexts:
 
 
 class TestLanguages:
+    def test_one_text_is_no_list_of_its_letters(self, translator: Translator) -> None:
+        with pytest.raises(ConfigError, match=r"Write translate\(\[text\]\) for one"):
+            translator.translate("The door is open.", to="zh")
+
     def test_the_direction_is_found_from_the_text(self, translator: Translator) -> None:
         assert set(translator.directions) == {("zh", "en"), ("en", "zh")}
         assert translator.direction("我喜欢这只猫。") == ("zh", "en")

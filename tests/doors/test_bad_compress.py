@@ -12,8 +12,7 @@ pytest.importorskip("torch", reason="compression needs torch")
 
 GOOD = ["--data", "pairs.tsv", "-o", "new"]
 BAD: dict[str, tuple[list[str], str]] = {
-    "no data": (["-o", "new"], "nothing to measure on … --data"),
-    "no place": (["--data", "pairs.tsv"], "where should the smaller model go … --out"),
+    "no data": (["-o", "new"], "nothing to measure on … --data FILE … was made from … not found here"),
     "a taken place": (
         ["--data", "pairs.tsv", "-o", "folder"],
         "folder already exists … Choose another --out",

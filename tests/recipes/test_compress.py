@@ -14,10 +14,12 @@ pytest.importorskip("torch", reason="compression needs torch")
 
 from inkstone import Classifier, Translator
 from inkstone.cli import main
+from inkstone.ground.errors import ConfigError
 from inkstone.ground.manifest import problems, sha256
 from inkstone.model.bundle import open_bundle
 from inkstone.model.checkpoint import load_model
 from inkstone.recipes.compress import footprint, trial
+from inkstone.recipes.compress.run import made_of
 from inkstone.recipes.verify import verify
 
 if TYPE_CHECKING:
@@ -49,6 +51,23 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple
     assert main(["compress", *words, "--json", "--set", "timed=2", "--set", "beam_size=2"]) == code
     out, err = capsys.readouterr()
     return json.loads(out), err
+
+
+def test_what_a_model_was_made_from_is_found_again(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = open_bundle(trained.bundle).manifest["made"]["recipe"]
+    files = [*recipe["data"], *(file for some in recipe["test"].values() for file in some)]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("a\tb\n")
+    monkeypatch.setenv("INKSTONE_DATA", str(tmp_path))
+    found = made_of(trained.bundle)
+    assert [*found["data"], *found["test"]] == [str(tmp_path / file) for file in files]
+    assert found.get("source") == recipe["source"] and found.get("fields") == recipe["fields"]
+    (tmp_path / files[0]).unlink()
+    with pytest.raises(ConfigError, match=f"Give --data FILE .*{Path(files[0]).name}.*not found here"):
+        made_of(trained.bundle)
 
 
 class TestTranslator:

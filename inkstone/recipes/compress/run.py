@@ -8,6 +8,7 @@ What is measured, and against what, is in `recipes.compress.trial`; the steps ar
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,32 @@ from inkstone.recipes.compress.trial import CompressRecipe
 from inkstone.recipes.run import run_folder
 
 TASKS = {"translate": compress_translator, "classify": compress_classifier}
+
+
+def made_of(model: str | Path) -> dict[str, Any]:
+    """The data that a model was made from and tested on, as options of a recipe.
+
+    A manifest names files by their folder and name: they are looked for from here, and below $INKSTONE_DATA. Raises
+    ConfigError naming those that are not found.
+    """
+    bundle = open_bundle(model)
+    recipe = bundle.manifest.get("made", {}).get("recipe", {})
+    test = recipe.get("test") or []
+    test = [file for some in test.values() for file in some] if isinstance(test, dict) else test
+    named = {"data": recipe.get("data") or [], "test": test}
+    places = [Path(), *(Path(place) for place in [os.environ.get("INKSTONE_DATA")] if place)]
+    absent: list[str] = []
+    found: dict[str, Any] = {"data": [], "test": []}
+    for use, files in named.items():
+        for file in files:
+            at = next((place / file for place in places if (place / file).is_file()), None)
+            found[use] += [] if at is None else [str(at)]
+            absent += [file] if at is None else []
+    if absent or not found["data"]:
+        made = f" ({bundle.name} was made from {', '.join(absent)}: not found here)" if absent else ""
+        raise ConfigError(f"there is nothing to measure on. Give --data FILE{made}.")
+    same = {key: recipe[key] for key in ("fields", "source", "target") if recipe.get(key)}
+    return {**found, **same}
 
 
 def compress(model: str | Path, recipe: CompressRecipe, out: Path) -> dict[str, Any]:
