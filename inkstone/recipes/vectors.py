@@ -29,6 +29,7 @@ from inkstone.text.normalize import Script
 from inkstone.vectors.cooccurrence import count_cooccurrences
 from inkstone.vectors.formats import FORMATS, Format, write_vectors
 from inkstone.vectors.glove import Glove, train_glove
+from inkstone.vectors.parallel import check_workers
 from inkstone.vectors.rows import Float
 from inkstone.vectors.store import WordVectors, save
 from inkstone.vectors.vocabulary import EncodedCorpus, Vocabulary, encode, units_of
@@ -117,8 +118,7 @@ def make_vectors(
     """Learn vectors from files and write them. Raises InkstoneError for what cannot be, with nothing written."""
     ask, out, began = ask or MakingVectors(), Path(out), time.perf_counter()
     settings = ask.settings()
-    if ask.workers < 1:
-        raise ConfigError(f"workers={ask.workers} is below 1. Give the number of processes to train with.")
+    check_workers(ask.workers)
     if format_ not in FORMATS:
         raise ConfigError(not_known("format", format_, FORMATS))
     refuse_own_input(paths, [out])

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from inkstone.ground.errors import ConfigError, DataError, TrainingError, raise_all
 from inkstone.vectors.cooccurrence import Cooccurrences
 from inkstone.vectors.parallel import DONE, run_workers, shared_arrays
-from inkstone.vectors.rows import Float, add_rows
+from inkstone.vectors.rows import MOST_DIMENSIONS, Float, add_rows
 
 TILE = 64  # words to a side
 LOOSE = 4096  # entries
@@ -64,6 +64,8 @@ class Glove:
             for name in ("dimensions", "window", "epochs")
             if getattr(self, name) < 1
         ]
+        if self.dimensions > MOST_DIMENSIONS:
+            problems.append(f"dimensions={self.dimensions} is above {MOST_DIMENSIONS:,}")
         if self.window > 100:
             problems.append(f"window={self.window} is above 100 words to each side")
         if not self.x_max > 0:

@@ -38,6 +38,7 @@ Work = Callable[[Mapping[str, Array], Any, int, int], None]  # arrays, settings,
 
 DONE = "done_W"  # the shared array in which each worker notes how far it is
 _READY = "ready_W"  # that in which it notes that it has found the others
+MOST_WORKERS = 256
 _POLL_S = 0.1
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _SHM = Path("/dev/shm")
@@ -110,6 +111,13 @@ def shared_arrays(arrays: Mapping[str, Array]) -> Iterator[SharedArrays]:
             shared.arrays.clear()
 
 
+def check_workers(workers: int) -> None:
+    """Raise ConfigError for a number of processes that cannot be, or that would bring a machine down."""
+    if not 1 <= workers <= MOST_WORKERS:
+        wrong = "below 1" if workers < 1 else f"above {MOST_WORKERS}"
+        raise ConfigError(f"workers={workers} is {wrong}. Give the number of processes to train with.")
+
+
 def run_workers(
     work: Work,
     shared: SharedArrays,
@@ -121,8 +129,7 @@ def run_workers(
 
     work: a function of a module (it is found again by name). Raises TrainingError when a worker is killed.
     """
-    if workers < 1:
-        raise ConfigError(f"workers={workers} is below 1. Give the number of processes to train with.")
+    check_workers(workers)
     done_W, told = shared.add(DONE, np.zeros(workers, np.int64)), 0
     ready_W = shared.add(_READY, np.zeros(workers, np.int64))
     context = multiprocessing.get_context("spawn")

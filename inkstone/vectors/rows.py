@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
+MOST_DIMENSIONS = 10_000  # of word vectors
 
 
 def add_rows(matrix_VD: Float, rows_B: NDArray[np.integer[Any]], values_BD: Float) -> None:

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from inkstone.ground.errors import ConfigError, TrainingError, not_known, raise_all
 from inkstone.vectors.parallel import DONE, run_workers, shared_arrays
-from inkstone.vectors.rows import Float, add_rows, clip_rows
+from inkstone.vectors.rows import MOST_DIMENSIONS, Float, add_rows, clip_rows
 from inkstone.vectors.vocabulary import EncodedCorpus, Ids, Vocabulary
 
 Architecture = Literal["skip-gram", "cbow"]
@@ -77,6 +77,10 @@ class Word2Vec:
         for name in ("dimensions", "window", "negatives", "epochs"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)} is below 1")
+        if self.dimensions > MOST_DIMENSIONS:
+            problems.append(f"dimensions={self.dimensions} is above {MOST_DIMENSIONS:,}")
+        if self.negatives > 1000:
+            problems.append(f"negatives={self.negatives} is above 1,000")
         if self.window > 100:
             problems.append(f"window={self.window} is above 100 words to each side")
         if not 0 <= self.subsample <= 1:

@@ -50,6 +50,15 @@ TRAINING = {
     "min-count": (("many.txt", "-o", "v", "--min-count", "0"), "min_count=0 is below 1"),
     "max-words": (("many.txt", "-o", "v", "--max-words", "1"), "max_words=1 is below 2"),
     "workers": (("many.txt", "-o", "v", "--workers", "-2"), "workers=-2 is below 1"),
+    "too many workers": (("many.txt", "-o", "v", "--workers", "100000"), "workers=100000 is above 256"),
+    "huge numbers": (
+        ("many.txt", "-o", "v", "--dimensions", "1000000000000", "--negatives", "100000000"),
+        "2 problems … dimensions=1000000000000 is above 10,000 … negatives=100000000 is above 1,000",
+    ),
+    "a huge number, glove": (
+        ("many.txt", "-o", "v", "--method", "glove", "--dimensions", "99999"),
+        "above 10,000",
+    ),
     "language": (("many.txt", "-o", "v", "--language", "xx"), 'language="xx"'),
     "format": (("many.txt", "-o", "v", "--format", "npz"), "'inkstone', 'word2vec'"),
     "fields": (("many.txt", "-o", "v", "--fields", "text"), "role=column"),
