@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "translate": ("translate", "translate", "Translate texts or files."),
     "classify": ("classify", "classify", "Label texts."),
     "train": ("train", "app", "Train a translator or a classifier on your own data."),
+    "pretrain": ("pretrain", "pretrain", "Train a language model on your own documents."),
     "pull": ("pull", "pull", "Bring a public checkpoint here, checked."),
     "evaluate": ("evaluate", "evaluate", "Measure a model, and compare it with another."),
     "verify": (

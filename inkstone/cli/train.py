@@ -63,7 +63,7 @@ def train_translate(
     """Train a translator from pairs of sentences."""
     from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
     from inkstone.recipes.beginning import FINE_TUNING, FINE_TUNING_LORA
-    from inkstone.recipes.run import refuse_taken
+    from inkstone.recipes.run import place_of, refuse_taken
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
     given: dict[str, Any] = {
@@ -84,7 +84,7 @@ def train_translate(
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
     if values.get("base"):
         values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
-    place = _place(out, values)
+    place = place_of(out, values)
     if not values.get("data"):
         raise ConfigError(
             "there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data."
@@ -92,18 +92,6 @@ def train_translate(
     resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
     refuse_taken(place)
     _train_translator(resolved, place, as_json)
-
-
-def _place(out: Path | None, values: dict[str, Any]) -> Path:
-    """Where the model goes: the option, or what the recipe says, which is taken out of it; it names the model, too."""
-    written = values.pop("out", None)
-    if written is not None and not isinstance(written, str):
-        raise ConfigError(f"out={written!r} is not the name of a folder.")
-    place = out or (Path(written) if written else None)
-    if place is None:
-        raise ConfigError("where should the model go? Give --out FOLDER.")
-    values.setdefault("name", place.name)
-    return place
 
 
 @app.command("resume")
@@ -119,7 +107,11 @@ def resume(
             f"{run} is not the folder of a run: it has no recipe.yaml. It is named like the model, with .run."
         )
     task = read_yaml(run / "recipe.yaml").get("task")
-    tasks = {"translate": _resume_translator, "classify": _resume_classifier}
+    tasks = {
+        "translate": _resume_translator,
+        "classify": _resume_classifier,
+        "pretrain": _resume_language_model,
+    }
     if not isinstance(task, str) or task not in tasks:
         raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
     tasks[task](run, as_json)
@@ -136,6 +128,12 @@ def _resume_classifier(run: Path, as_json: bool) -> None:
     from inkstone.cli.classify import resume_classify
 
     resume_classify(run, as_json)
+
+
+def _resume_language_model(run: Path, as_json: bool) -> None:
+    from inkstone.cli.pretrain import resume_pretrain
+
+    resume_pretrain(run, as_json)
 
 
 def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:

@@ -70,8 +70,8 @@ class Tally:
     """One metric before it is summed: rows of statistics, one per example, and the score of their sum.
 
     rows: shape N x K, K statistics for each of N examples. score: takes sums of shape R x K (R samples at
-    once) to R scores; higher is better, unless it is falling. signature: what was computed, exactly, for whoever wants to compare
-    with another paper.
+    once) to R scores; higher is better, unless it is falling. signature: what was computed, exactly, for
+    whoever wants to compare with another paper.
     """
 
     rows: Array

@@ -26,8 +26,9 @@ from inkstone.ground.manifest import FORMAT, MANIFEST, problems, read_json, seal
 DESCRIPTION = "inkstone.json"
 BUNDLED = Path(__file__).parent.parent / "bundles"  # the models that come with Inkstone
 
-Task = Literal["translate", "classify"]
-TASKS: tuple[Task, ...] = ("translate", "classify")
+LANGUAGE_MODELS = ("causal", "masked", "span")  # what a language model was trained to foresee
+Task = Literal["translate", "classify", "language-model"]
+TASKS: tuple[Task, ...] = ("translate", "classify", "language-model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,16 @@ def _description_problems(description: Mapping[str, Any]) -> list[str]:
         problems.append("languages must be a list of language codes")
     wanted = {"translate": ("directions", _is_direction, "pairs of language codes"),
               "classify": ("labels", lambda label: isinstance(label, str), "names")}  # fmt: skip
-    for field, fits, what in [wanted[description["task"]]] if description.get("task") in TASKS else []:
+    for field, fits, what in [wanted[description["task"]]] if description.get("task") in wanted else []:
         found = description.get(field)
         if not isinstance(found, list) or not found or not all(map(fits, found)):
             problems.append(f"{field} must be a list of {what}")
-    for field in ("comfortable_tokens", "beam_size"):
+    if description.get("task") == "language-model":
+        if description.get("objective") not in LANGUAGE_MODELS:
+            problems.append(not_known("objective", description.get("objective"), LANGUAGE_MODELS))
+        if "block" not in description:
+            problems.append("block is missing")
+    for field in ("comfortable_tokens", "beam_size", "block"):
         if not isinstance(value := description.get(field, 1), int) or value < 1:
             problems.append(f"{field}={value!r} must be a whole number above 0")
     return problems

@@ -21,6 +21,18 @@ R = TypeVar("R")
 RECIPE = "recipe.yaml"
 
 
+def place_of(out: Path | None, values: dict[str, Any]) -> Path:
+    """Where the model goes: the option, or what the recipe says, which is taken out of it; it names the model, too."""
+    written = values.pop("out", None)
+    if written is not None and not isinstance(written, str):
+        raise ConfigError(f"out={written!r} is not the name of a folder.")
+    place = out or (Path(written) if written else None)
+    if place is None:
+        raise ConfigError("where should the model go? Give --out FOLDER.")
+    values.setdefault("name", place.name)
+    return place
+
+
 def run_folder(out: Path) -> Path:
     """Where a run keeps its state while it goes on."""
     return out.with_name(f"{out.name}.run")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from inkstone.generate.foresight import windows  # noqa: E402
 from inkstone.ground.errors import TrainingError  # noqa: E402
-from inkstone.learn.data.documents import PackedFeed, causal_batch, pack, parts, windows  # noqa: E402
+from inkstone.learn.data.documents import PackedFeed, causal_batch, pack, parts  # noqa: E402
 from inkstone.learn.objectives import causal  # noqa: E402
 from inkstone.model.config import preset  # noqa: E402
 from inkstone.model.transformer import Transformer, places_within  # noqa: E402

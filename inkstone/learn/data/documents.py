@@ -7,8 +7,8 @@ overlap by the one token that the next part begins with, since what is read is n
                                                   read    <s> a b   | c d e
                                                   asked       a b c |   d e </s>
 
-Every token but the first is so asked for exactly once. Where a model is measured, parts may overlap by more, and the
-tokens that were asked for before are only context.
+Every token but the first is so asked for exactly once. Where a model is measured, parts overlap by more
+(`generate.foresight`).
 
 Packing: the parts of an epoch are shuffled, and in that order each goes into the first row with room for it, longest
 first within a pool. A row is as long as a block, so that no batch has more than a few cells of padding, and a batch is
@@ -35,20 +35,6 @@ def parts(ids: Ids, block: int) -> Iterator[list[int]]:
     """The parts of a document (with its marks): at most block + 1 tokens, the first shared with the part before."""
     for start in range(0, max(1, len(ids) - 1), block):
         yield list(ids[start : start + block + 1])
-
-
-def windows(ids: Ids, block: int, stride: int) -> Iterator[tuple[list[int], int]]:
-    """Parts for measuring, each with how many of its first predictions are only context: they were asked for before.
-
-    With a stride below the block, all tokens but the first of the document have at least block - stride before them.
-    """
-    counted = 0  # predictions made so far
-    for start in range(0, max(1, len(ids) - 1), stride):
-        part = list(ids[start : start + block + 1])
-        yield part, counted - start
-        counted = start + len(part) - 1
-        if counted >= len(ids) - 1:
-            break
 
 
 def pack(lengths: Sequence[int] | npt.NDArray[np.int64], block: int) -> list[list[int]]:

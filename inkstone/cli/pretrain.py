@@ -1,0 +1,74 @@
+"""`inkstone pretrain`: a language model of your own from your own documents, ending with its report card."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inkstone.cli.corpus import parse_fields
+from inkstone.ground.errors import ConfigError
+
+
+def pretrain(
+    data: Annotated[
+        list[str],
+        typer.Option(help="Documents: any format; each line of a plain file is one. Repeatable."),
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    valid: Annotated[
+        list[str], typer.Option(help="Validation documents. Default: held out of the data.")
+    ] = [],  # noqa: B006
+    test: Annotated[list[str], typer.Option(help="Test documents. Default: held out of the data.")] = [],  # noqa: B006
+    objective: Annotated[str | None, typer.Option(help="causal (default), masked or span.")] = None,
+    size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    block: Annotated[int | None, typer.Option(help="Tokens that the model reads at once.")] = None,
+    fields: Annotated[str | None, typer.Option(help="The field of the text, such as text=body.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
+    ] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
+    from inkstone.cli import train_and_report
+    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.recipes.pretrain import pretrain as run
+    from inkstone.recipes.pretrain_recipe import PretrainRecipe
+    from inkstone.recipes.run import place_of, refuse_taken
+
+    # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    given: dict[str, Any] = {
+        "data": data,
+        "valid": valid,
+        "test": test,
+        "objective": objective,
+        "size": size,
+        "block": block,
+        "fields": parse_fields(fields),
+        "name": name,
+    }
+    given = {key: value for key, value in given.items() if value not in (None, [], {})}
+    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    place = place_of(out, values)
+    if not values.get("data"):
+        raise ConfigError(
+            "there is nothing to train on. Give --data FILE (documents), or a --recipe that names data."
+        )
+    resolved = build(PretrainRecipe, values, str(recipe or "recipe"))
+    refuse_taken(place)
+    train_and_report(run, resolved, place, as_json)
+
+
+def resume_pretrain(run: Path, as_json: bool) -> None:
+    """Go on with an unfinished run."""
+    from inkstone.cli import train_and_report
+    from inkstone.recipes.pretrain import load_recipe
+    from inkstone.recipes.pretrain import pretrain as go_on
+
+    recipe, out = load_recipe(run)
+    train_and_report(go_on, recipe, out, as_json)

@@ -1,0 +1,125 @@
+"""The documents of a pre-training: read, normalised, cleaned, held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from inkstone.corpus.read import read_documents
+from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
+from inkstone.ground.errors import DataError
+from inkstone.ground.progress import say
+from inkstone.ground.records import Document
+from inkstone.text.language import UNDETERMINED, detect
+from inkstone.text.normalize import normalize
+
+if TYPE_CHECKING:
+    from inkstone.recipes.pretrain_recipe import PretrainRecipe
+
+HELD_OUT_SHARE, MOST = 0.02, 1000  # of the documents, where no validation or test data is given
+ASKED = 50  # documents by which the languages are told
+VALIDATED = 65_536  # characters or so that every validation reads, from all over the documents
+PASSAGE = 2_000  # characters of a document that it reads at once
+RARE = 0.05  # a language of fewer documents is none of the model's
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The texts of a run, and what became of the others."""
+
+    train: list[str]
+    valid: list[str]
+    test: list[str]
+    languages: tuple[str, ...]
+    dropped: Counter[str]
+
+
+def read_texts(recipe: PretrainRecipe) -> Documents:
+    """Read, normalise and clean; training documents that stand in the validation or test set are dropped.
+
+    Raises DataError where nothing is left to train on, or too little to hold some out.
+    """
+    test, valid = (list(_read(recipe, paths)[0]) for paths in (recipe.test, recipe.valid))
+    documents, unreadable = _read(recipe, recipe.data)
+    if not documents:
+        raise DataError(f"{', '.join(recipe.data)}: there is no document to train on.")
+    documents, dropped = _cleaned(documents, recipe, frozenset())
+    documents, valid, test = _split(documents, valid, test)
+    held_out = held_out_keys([*valid, *test])
+    documents, overlapping = _cleaned(documents, replace(recipe, rules=("overlap",)), held_out)
+    dropped += overlapping
+    if unreadable:
+        dropped["unreadable record"] = unreadable
+    if not documents:
+        worst = ", ".join(f"{rule} {count:,}" for rule, count in dropped.most_common(3) if count)
+        raise DataError(
+            f"{', '.join(recipe.data)}: no document to train on is left after cleaning ({worst}). Loosen these rules,"
+            " or give other data; documents that stand in the validation or test data do not count."
+        )
+    train, valid_texts, test_texts = ([one.text for one in side] for side in (documents, valid, test))
+    return Documents(train, valid_texts, test_texts, recipe.languages or languages_of(train), dropped)
+
+
+def _read(recipe: PretrainRecipe, paths: Sequence[str]) -> tuple[list[Document], int]:
+    if not paths:
+        return [], 0
+    reading = read_documents(list(paths), fields=recipe.fields)
+    found = [replace(one, text=normalize(one.text, script=recipe.script)) for one in reading]
+    for source in reading.sources:
+        say(source.describe())
+    return [one for one in found if one.text], reading.problem_count
+
+
+def _cleaned(
+    documents: Iterable[Document], recipe: PretrainRecipe, held_out: frozenset[str]
+) -> tuple[list[Document], Counter[str]]:
+    rules = make_rules(replace(recipe.cleaning, held_out=held_out), recipe.rules)
+    kept: list[Document] = []
+    dropped: Counter[str] = Counter()
+    for found in judge(documents, rules):
+        if isinstance(found, Dropped):
+            dropped[found.rule] += 1
+        elif isinstance(found, Document):
+            kept.append(found)
+    return kept, dropped
+
+
+def _split(
+    documents: list[Document], valid: list[Document], test: list[Document]
+) -> tuple[list[Document], list[Document], list[Document]]:
+    """Hold out documents where none were given: by a hash of the text, so always the same ones."""
+    size = min(MOST, max(1, int(len(documents) * HELD_OUT_SHARE)))
+    wanted = (0 if valid else size) + (0 if test else size)
+    if not wanted:
+        return documents, valid, test
+    if len(documents) < 2 * wanted + 1:
+        raise DataError(
+            f"{len(documents)} documents (without duplicates and what cleaning drops) are too few to hold out {wanted}"
+            " of them. Give --valid and --test, or more documents."
+        )
+    ordered = sorted(documents, key=lambda one: hashlib.sha256(key_of(one.text).encode()).digest())
+    held, rest = ordered[:wanted], ordered[wanted:]
+    if not test:
+        test, held = held[:size], held[size:]
+    return rest, valid or held, test
+
+
+def languages_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The languages of some of the texts, the most frequent first; "und" where none can be told."""
+    some = [texts[n * len(texts) // ASKED] for n in range(ASKED)] if len(texts) > ASKED else list(texts)
+    found = Counter(detect(text).language for text in some)
+    found.pop(UNDETERMINED, None)
+    often = tuple(code for code, count in found.most_common() if count >= RARE * len(some))
+    return often or (UNDETERMINED,)
+
+
+def passages(texts: Sequence[str]) -> list[str]:
+    """Texts of at most `PASSAGE` characters from all over some longer ones, `VALIDATED` characters together."""
+    found = [
+        text[start : start + PASSAGE] for text in texts for start in range(0, max(1, len(text)), PASSAGE)
+    ]
+    wanted = max(1, VALIDATED * len(found) // max(1, sum(map(len, found))))
+    return [found[n * len(found) // wanted] for n in range(wanted)] if wanted < len(found) else found

@@ -1,0 +1,167 @@
+"""Pre-train a language model: from raw documents to a bundle with its report card. Read it top to bottom.
+
+    read and clean -> hold out -> tokenizer -> batches of the objective -> model -> train -> checkpoint
+    -> served engine, proved equal (causal) -> judge on held-out documents beside the baseline -> report card -> bundle
+
+While it runs, everything lives in `<out>.run/`. Killed at any moment, it goes on with `inkstone train resume <out>.run`
+and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inkstone.corpus.rules import make_rules
+from inkstone.ground.errors import ConfigError, not_known, raise_all, require
+from inkstone.ground.progress import say
+from inkstone.recipes.documents import Documents, passages, read_texts
+from inkstone.recipes.pretrain_bundle import finish
+from inkstone.recipes.pretrain_recipe import PretrainRecipe
+from inkstone.recipes.run import is_begun, kept_recipe, kept_run
+from inkstone.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from inkstone.learn.pretraining import Course, CourseOptions
+    from inkstone.model.config import ModelConfig
+
+
+def pretrain(recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
+    """Run the recipe into the bundle `out`, or go on where a killed run stopped; what `inkstone pretrain` prints.
+
+    Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
+    """
+    require("torch", "training", "train")
+    check(recipe)
+    with kept_run("pretrain", recipe, out) as run:
+        return _train(recipe, out, run)
+
+
+def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
+    import torch
+
+    from inkstone.learn.loop import train_on
+    from inkstone.learn.pretraining import COURSES
+    from inkstone.model.transformer import Transformer
+
+    course, options = COURSES[recipe.objective], course_options(recipe)
+    texts = read_texts(recipe)
+    tokenizer = _tokenizer(recipe, texts, course, options, run)
+    say(f"{len(texts.train):,} documents, vocabulary {tokenizer.vocab_size:,}")
+    tokenizer.save(run / "tokenizer.json")
+    training = recipe.training
+    feed = course.feed(texts.train, tokenizer, options, training.tokens_per_batch, training.seed)
+    config = configuration(recipe, course, tokenizer.vocab_size)
+    model = Transformer(config, torch.Generator().manual_seed(training.seed))
+    outcome = train_on(
+        model,
+        course.objective,
+        feed,
+        validation(course, passages(texts.valid), tokenizer, options, training.tokens_per_batch),
+        training,
+        run,
+        fingerprint=_fingerprint(recipe, texts, tokenizer),
+        title=recipe.name,
+    )
+    result = finish(recipe, out, texts, tokenizer, model, outcome, len(feed.epoch(0)))
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return result
+
+
+def course_options(recipe: PretrainRecipe) -> CourseOptions:
+    """What the recipe asks of its objective."""
+    from inkstone.learn.pretraining import CourseOptions
+
+    return CourseOptions(recipe.block, recipe.hidden_share, recipe.span_length, recipe.whole_words)
+
+
+def configuration(recipe: PretrainRecipe, course: Course, vocab_size: int) -> ModelConfig:
+    """The configuration of the model that will learn; it has as many positions as a block, unless told otherwise."""
+    from inkstone.model.config import preset
+
+    overlay = {"max_positions": recipe.block, **course.overlay, **recipe.model}
+    return preset(recipe.size, vocab_size, course.shape, overlay)
+
+
+def _tokenizer(
+    recipe: PretrainRecipe, texts: Documents, course: Course, options: CourseOptions, run: Path
+) -> Tokenizer:
+    """That of the run that goes on, or a new one; left-overs of a finished run do not count."""
+    file = run / "tokenizer.json"
+    if file.exists() and is_begun(run):
+        return Tokenizer.load(file)
+    return Tokenizer.train(
+        texts.train, kind=recipe.tokenizer, vocab_size=recipe.vocab_size, specials=course.specials(options)
+    )
+
+
+def check(recipe: PretrainRecipe) -> None:
+    """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
+    from inkstone.learn.pretraining import COURSES
+
+    if recipe.objective not in COURSES:
+        raise ConfigError(not_known("objective", recipe.objective, COURSES))
+    make_rules(recipe.cleaning, recipe.rules)
+    config = configuration(recipe, COURSES[recipe.objective], recipe.vocab_size)
+    problems = [] if recipe.name.strip() else ["name is empty: give the model a name"]
+    if recipe.block < 8:
+        problems.append(f"block={recipe.block} must be at least 8 tokens")
+    if 0 < config.position_limit < recipe.block:
+        problems.append(
+            f"block={recipe.block} is more than the model's max_positions={config.max_positions}: "
+            "lower the one or raise the other"
+        )
+    if recipe.block > recipe.training.tokens_per_batch:
+        problems.append(
+            f"block={recipe.block} is more than training.tokens_per_batch={recipe.training.tokens_per_batch}: "
+            "a batch must hold a block"
+        )
+    if not 0 < recipe.hidden_share < 1:
+        problems.append(f"hidden_share={recipe.hidden_share} must be above 0 and below 1")
+    if not recipe.span_length >= 1:
+        problems.append(f"span_length={recipe.span_length} must be at least 1")
+    if not 1 <= recipe.ngram_order <= 10:
+        problems.append(f"ngram_order={recipe.ngram_order} must be between 1 and 10")
+    raise_all(ConfigError, "recipe", problems)
+
+
+def validation(
+    course: Course, texts: Sequence[str], tokenizer: Tokenizer, options: CourseOptions, tokens_per_batch: int
+) -> Any:
+    """A function that measures loss (nats per token asked for) and token accuracy of a model on these texts."""
+    import torch
+
+    from inkstone.learn.data.batches import to_device
+
+    batches = list(course.fixed(texts, tokenizer, options, tokens_per_batch))
+
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        model.eval()
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            losses = [course.objective(model, to_device(batch, device)) for batch in batches]
+        count = sum(loss.count for loss in losses)
+        return {
+            "loss": sum(float(loss.mean) * loss.count for loss in losses) / count,
+            "accuracy": sum(loss.correct for loss in losses) / count,
+        }
+
+    return validate
+
+
+def _fingerprint(recipe: PretrainRecipe, texts: Documents, tokenizer: Tokenizer) -> str:
+    """Of everything that decides the weights: the texts, the tokens, the model, the objective, the training options."""
+    decides = (recipe.objective, recipe.size, recipe.model, course_options(recipe), recipe.training)
+    digest = hashlib.sha256(repr(decides).encode())
+    digest.update(tokenizer.inner.to_str().encode())
+    for text in texts.train:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
+
+
+def load_recipe(run: Path) -> tuple[PretrainRecipe, Path]:
+    """The recipe and the output of an unfinished run."""
+    return kept_recipe(run, PretrainRecipe)

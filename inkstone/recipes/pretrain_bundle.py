@@ -1,0 +1,240 @@
+"""The second half of pre-training: from best weights to a bundle with engine, certificate and report card."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inkstone.ground.configuration import plain
+from inkstone.ground.progress import say
+from inkstone.recipes.documents import Documents, passages
+from inkstone.recipes.run import short_path
+from inkstone.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from inkstone.apps.language_model import LanguageModel
+    from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
+    from inkstone.learn.loop import Outcome
+    from inkstone.recipes.pretrain_recipe import PretrainRecipe
+
+COMPARED = 16_384  # tokens of held-out text on which the engine is proved
+PROMPTS = 16  # beginnings that it is proved to go on with
+SAMPLES = 10  # texts written for the report, each after the first words of a held-out document
+BEGINNING, WRITTEN = 8, 64  # tokens of a prompt, and after it
+DRAWN = {"temperature": 0.8, "top_p": 0.95}  # how the samples are drawn
+
+
+def finish(
+    recipe: PretrainRecipe,
+    out: Path,
+    texts: Documents,
+    tokenizer: Tokenizer,
+    model: Any,
+    outcome: Outcome,
+    per_epoch: int,
+) -> dict[str, Any]:
+    """Write the bundle and return what `inkstone pretrain` prints."""
+    import torch
+
+    from inkstone.judge.report import ReportCard
+    from inkstone.model.bundle import describe, new_bundle
+    from inkstone.model.checkpoint import save_model
+
+    description = {
+        "task": "language-model",
+        "name": recipe.name,
+        "languages": list(texts.languages),
+        "objective": recipe.objective,
+        "block": recipe.block,
+        "script": recipe.script,
+    }
+    made = _made(recipe, texts)
+    model = model.cpu()
+    with new_bundle(out, description, made) as folder:
+        save_model(model, folder, dtype=getattr(torch, recipe.weights))
+        tokenizer.save(folder / "tokenizer.json")
+        parity: dict[str, Any] = {}
+        samples: list[Sample] = []
+        if recipe.objective == "causal":
+            parity = _ship(recipe, folder, texts, tokenizer)
+            describe(folder, description, made)
+            result, samples = _judged_causal(recipe, folder, texts, tokenizer)
+        else:
+            result = _judged_filling(recipe, model, texts, tokenizer)
+        card = ReportCard(
+            name=recipe.name,
+            task="language-model",
+            languages=texts.languages,
+            data=_data(recipe, texts),
+            results=(result,),
+            training=_training(model, outcome, per_epoch),
+            curve=tuple(_curve(outcome)),
+            samples=tuple(samples),
+            parity=parity,
+            good_at=recipe.good_at,
+            bad_at=recipe.bad_at,
+            licence=recipe.licence,
+            size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        )
+        card.save(folder)
+    return _printed(out, result, outcome, samples)
+
+
+def _printed(out: Path, result: Result, outcome: Outcome, samples: Sequence[Sample]) -> dict[str, Any]:
+    return {
+        "bundle": str(out),
+        "metrics": {name: measured.as_json() for name, measured in result.metrics.items()},
+        "baseline": {
+            baseline: {name: measured.as_json() for name, measured in metrics.items()}
+            for baseline, metrics in result.baselines.items()
+        },
+        "seconds": round(outcome.seconds, 1),
+        "tokens_per_second": round(outcome.tokens_per_second, 1),
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "steps": outcome.steps,
+        "n": result.n,
+        "samples": [{"prompt": one.source, "text": one.hypothesis} for one in samples],
+    }
+
+
+def _ship(recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Export and prove on held-out text."""
+    from inkstone.learn.data.documents import parts
+    from inkstone.learn.pretraining import marked
+    from inkstone.model.checkpoint import load_model
+    from inkstone.model.transformer import Transformer
+    from inkstone.recipes.pairs import evenly
+    from inkstone.ship.language_model import ship_language_model
+
+    held = marked(tokenizer, passages(texts.valid))
+    rows = [part for ids in held for part in parts(ids, recipe.block)]
+    rows = evenly(rows, max(1, COMPARED * len(rows) // max(1, sum(map(len, rows)))))
+    prompts = [list(ids[: 1 + BEGINNING]) for ids in evenly(held, PROMPTS)]
+    saved = load_model(folder)
+    assert isinstance(saved, Transformer), type(saved)
+    certificate = ship_language_model(
+        folder, saved, rows, [p[: recipe.block - 1] for p in prompts], limit=recipe.int8_limit
+    )
+    identical = f"{certificate.float32_identical} of {certificate.prompts}"
+    say(f"engine {certificate.engine}: float32 export identical after {identical} prompts")
+    return certificate.facts()
+
+
+def _judged_causal(
+    recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tokenizer
+) -> tuple[Result, list[Sample]]:
+    """The test documents, by the engine that is served, beside the n-gram model on the same tokens."""
+    from inkstone.apps.language_model import LanguageModel
+    from inkstone.judge.evaluate import measure, signatures
+    from inkstone.judge.facts import Result
+    from inkstone.judge.kneser_ney import KneserNey
+    from inkstone.judge.language_modelling import foresight_tallies
+    from inkstone.learn.pretraining import marked
+
+    say(f"baseline: an n-gram model of order {recipe.ngram_order}")
+    ngrams = KneserNey.fit(
+        marked(tokenizer, texts.train), order=recipe.ngram_order, vocab_size=tokenizer.vocab_size
+    )
+    rivals = foresight_tallies(texts.test, ngrams.score(marked(tokenizer, texts.test)))
+    say(f"testing on {len(texts.test):,} held-out documents")
+    served = LanguageModel(folder)
+    tallies = foresight_tallies(texts.test, served.log_probabilities(texts.test))
+    result = Result(
+        test_set=_named(recipe),
+        n=len(texts.test),
+        metrics=measure(tallies, rng=np.random.default_rng(0)),
+        baselines={"kneser-ney": measure(rivals, rng=np.random.default_rng(0))},
+        signatures=signatures(tallies),
+    )
+    return result, _samples(served, texts.test)
+
+
+def _samples(served: LanguageModel, texts: Sequence[str]) -> list[Sample]:
+    """What it writes after the first words of held-out documents, drawn with the seeds 0, 1, 2 ..."""
+    from inkstone.generate.engine import GenerationOptions
+    from inkstone.judge.facts import Sample
+    from inkstone.recipes.pairs import evenly
+
+    tokenizer, room = served.tokenizer, served.engine.max_positions or 1 << 30
+    found = []
+    for seed, text in enumerate(evenly(texts, SAMPLES)):
+        ids = tokenizer.encode(text[:2000])[: min(BEGINNING, room - 2)]
+        prompt = tokenizer.decode(ids)
+        options = GenerationOptions(beam_size=1, max_length=WRITTEN, seed=seed, **DRAWN)  # type: ignore[arg-type]
+        written = served.generate(prompt, options)[0].text
+        found.append(Sample(prompt, text[len(prompt) :][: max(80, len(written))], written))
+    return found
+
+
+def _judged_filling(recipe: PretrainRecipe, model: Any, texts: Documents, tokenizer: Tokenizer) -> Result:
+    raise NotImplementedError
+
+
+def _named(recipe: PretrainRecipe) -> str:
+    names = ", ".join(Path(path).name.split(".")[0] for path in recipe.test)
+    folders = {Path(path).parent.name for path in recipe.test} - {""}
+    return (f"{folders.pop()} {names}" if len(folders) == 1 else names) or "documents held out"
+
+
+def _data(recipe: PretrainRecipe, texts: Documents) -> tuple[DataDescription, ...]:
+    from inkstone.judge.facts import DataDescription
+
+    counts = {"train": len(texts.train), "valid": len(texts.valid), "test": len(texts.test)}
+    name = ", ".join(sorted({Path(path).parent.name or Path(path).name for path in recipe.data}))
+    return (DataDescription(name, counts, dict(texts.dropped), recipe.licence, recipe.quotable),)
+
+
+def _training(model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
+    from inkstone.judge.facts import TrainingFacts
+    from inkstone.learn.loop import pick_device
+
+    return TrainingFacts(
+        seconds=round(outcome.seconds, 1),
+        steps=outcome.steps,
+        epochs=round(outcome.steps / per_epoch, 2),
+        parameters=sum(p.numel() for p in model.parameters()),
+        tokens_per_second=round(outcome.tokens_per_second, 1),
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        device=f"{platform.machine()}, {pick_device().type}",
+    )
+
+
+def _curve(outcome: Outcome) -> list[CurvePoint]:
+    from inkstone.judge.facts import CurvePoint
+
+    return [
+        CurvePoint(
+            int(point["step"]),
+            point["seconds"],
+            point["train_loss"],
+            {"loss": point["valid_loss"], "accuracy": point["valid_accuracy"]},
+        )
+        for point in outcome.curve
+    ]
+
+
+def _made(recipe: PretrainRecipe, texts: Documents) -> dict[str, Any]:
+    """For the manifest: what the weights came from."""
+    packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2")
+    uses = ("data", "valid", "test")
+    return {
+        "recipe": {**plain(recipe), **{use: [short_path(p) for p in getattr(recipe, use)] for use in uses}},
+        "data_sha256": {
+            use: _digest(side) for use, side in zip(uses, (texts.train, texts.valid, texts.test), strict=True)
+        },
+        "seed": recipe.training.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _digest(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()
