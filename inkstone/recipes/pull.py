@@ -47,6 +47,11 @@ def pull(source: str, out: str | Path) -> Pulled:
     OutputError where `out` is taken. Nothing is left behind then.
     """
     require("torch", "reading checkpoints", "train")
+    if not source.strip() or Path(source).is_file():
+        raise ConfigError(
+            f'"{source}" is {"a file" if source.strip() else "empty"}. Give a hub id (owner/model) or the folder of a '
+            "checkpoint."
+        )
     local = Path(source).is_dir()
     if local:  # looked at where it is, for what will not be copied too
         raise_all(BundleError, f"{source} cannot be used", _look(Path(source), source).problems)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from families import CASES, VOCABULARY, reference  # noqa: E402
 
 from inkstone.model.attention import Cache  # noqa: E402
+from inkstone.model.config import preset  # noqa: E402
 from inkstone.model.families.folder import read_folder, write_folder  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 
@@ -136,6 +137,22 @@ def test_greedy_generation_is_theirs_token_for_token(case: str, tmp_path: Path) 
         assert torch.equal(wanted(prompt)[0], row)
         assert torch.equal(greedy(mine, prompt, steps, cached=True)[0], row)
     assert all(len(set(row.tolist())) == steps for row in expected)
+
+
+@torch.no_grad()
+def test_a_translator_of_ours_without_an_output_bias_is_a_marian_with_zeros(tmp_path: Path) -> None:
+    """What `train translate` makes with the axes of the first Transformers."""
+    axes = {"positions": "sinusoidal", "norm_place": "after", "feed_forward": "plain", "bias": "all"}
+    sizes = {"hidden_size": 16, "num_heads": 2, "num_kv_heads": 2, "feed_forward_size": 32}
+    config = preset("tiny", VOCABULARY, "encoder-decoder", {**axes, **sizes, "activation": "relu"})
+    mine = Transformer(config).eval()
+    assert not config.output_bias
+    write_folder(mine, tmp_path, "marian")
+    model = transformers.MarianMTModel.from_pretrained(tmp_path).eval()
+    source, target = ids(2, 9), ids(2, 5, seed=1)
+    logits = model(input_ids=source, decoder_input_ids=target).logits
+    torch.testing.assert_close(mine(source, target), logits, **CLOSE)
+    torch.testing.assert_close(read_folder(tmp_path)(source, target), logits, **CLOSE)
 
 
 def test_the_table_in_the_documentation_is_of_these_checkpoints() -> None:

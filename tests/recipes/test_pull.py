@@ -162,6 +162,9 @@ def test_a_taken_place_and_no_id(tmp_path: Path, llama: Path, capsys: pytest.Cap
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     assert main(["pull", str(llama), "-o", str(tmp_path / "mine")]) == 2
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+    for source, words in (("", "is empty"), (str(llama / "config.json"), "is a file")):
+        assert main(["pull", source, "-o", str(tmp_path / "other")]) == 2
+        assert words in capsys.readouterr().err
     assert main(["pull", "not an id!", "-o", str(tmp_path / "other")]) == 2
     assert "not an id!" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

@@ -149,6 +149,10 @@ def write_folder(
     tensors: dict[str, Tensor] = {}
     for ours, tensor in model.state_dict().items():
         tensors |= _split(family, family.architectures[name], config, ours, tensor.detach().cpu().to(dtype))
+    for ours in OPTIONAL:
+        if family.fixed.get(ours) and not getattr(config, ours):
+            zeros = torch.zeros(config.vocab_size, dtype=dtype)
+            tensors |= _split(family, family.architectures[name], config, ours, zeros)
     write_tensors(tensors, folder, shard_bytes=shard_bytes)
     if config.has_decoder:
         marks = {"pad_token_id": config.pad_id, "eos_token_id": config.eos_id, "bos_token_id": config.bos_id}
@@ -172,6 +176,7 @@ def misfits(family: Family, config: ModelConfig) -> list[str]:
     for kind in ("rotary", "relative"):
         if config.positions != kind:
             idle |= {axis for axis in back if axis.startswith(f"{kind}_")}
+    idle |= {axis for axis in OPTIONAL if family.fixed.get(axis)}  # zeros are written
     return options.problems + [
         f"{axis}={getattr(config, axis)!r}, where {family.model_type} has {value!r}"
         for axis, value in back.items()
