@@ -45,6 +45,15 @@ def foresight_tallies(
     }
 
 
+def filling_tallies(sums_N3: Floats) -> dict[str, Tally]:
+    """The measures of a model that finds hidden tokens. sums_N3: of each text nats, tokens found, tokens asked for."""
+    nats_N, right_N, asked_N = sums_N3.T
+    return {
+        "foreseen_loss": falling_ratio(nats_N, asked_N, "nats of the tokens asked for / tokens asked for"),
+        "accuracy": ratio(right_N, asked_N),
+    }
+
+
 def falling_ratio(above_N: NDArray[np.generic], below_N: NDArray[np.generic], signature: str) -> Tally:
     """The tally of sum(above) / sum(below), of which less is better."""
     plain = ratio(above_N, below_N, signature)

@@ -14,6 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inkstone.learn.data.batches import Batch, Feed
+from inkstone.learn.data.corruption import (
+    MASK,
+    Gaps,
+    HidingFeed,
+    Masking,
+    masked_parts,
+    sentinels_for,
+)
 from inkstone.learn.data.documents import PackedFeed, causal_batch, pack, parts
 from inkstone.learn.objectives import OBJECTIVES
 from inkstone.learn.objectives.loss import Objective
@@ -75,6 +83,37 @@ def _causal_fixed(
         yield causal_batch([[found[n] for n in row] for row in rows[start : start + count]], tokenizer.pad_id)
 
 
+def _masked_feed(
+    texts: Sequence[str], tokenizer: Tokenizer, options: CourseOptions, tokens_per_batch: int, seed: int
+) -> HidingFeed:
+    examples = masked_parts(tokenizer, texts, options.block, options.whole_words)
+    hide = Masking.of(tokenizer, options.hidden_share)
+    return HidingFeed(examples, hide, tokens_per_batch=tokens_per_batch, seed=seed)
+
+
+def _span_feed(
+    texts: Sequence[str], tokenizer: Tokenizer, options: CourseOptions, tokens_per_batch: int, seed: int
+) -> HidingFeed:
+    hide = Gaps.of(tokenizer, options.block, options.hidden_share, options.span_length)
+    examples = hide.parts(tokenizer.encode_batch(texts), options.block)
+    return HidingFeed(examples, hide, tokens_per_batch=tokens_per_batch, seed=seed)
+
+
 COURSES: dict[str, Course] = {
     "causal": Course(OBJECTIVES["causal"], "decoder", _causal_feed, _causal_fixed),
+    "masked": Course(
+        OBJECTIVES["masked"],
+        "encoder",
+        _masked_feed,
+        lambda texts, tokenizer, options, tokens: _masked_feed(texts, tokenizer, options, tokens, 0).fixed(),
+        lambda options: (MASK,),
+        {"prediction_head": True, "output_bias": True},
+    ),
+    "span": Course(
+        OBJECTIVES["span"],
+        "encoder-decoder",
+        _span_feed,
+        lambda texts, tokenizer, options, tokens: _span_feed(texts, tokenizer, options, tokens, 0).fixed(),
+        lambda options: sentinels_for(options.block, options.hidden_share, options.span_length),
+    ),
 }

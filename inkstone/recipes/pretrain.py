@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.rules import make_rules
-from inkstone.ground.errors import ConfigError, not_known, raise_all, require
+from inkstone.ground.errors import ConfigError, raise_all, require
 from inkstone.ground.progress import say
 from inkstone.recipes.documents import Documents, passages, read_texts
 from inkstone.recipes.pretrain_bundle import finish
@@ -47,7 +47,7 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
     from inkstone.learn.pretraining import COURSES
     from inkstone.model.transformer import Transformer
 
-    course, options = COURSES[recipe.objective], course_options(recipe)
+    course, options = COURSES[recipe.objective], recipe.course_options()
     texts = read_texts(recipe)
     tokenizer = _tokenizer(recipe, texts, course, options, run)
     say(f"{len(texts.train):,} documents, vocabulary {tokenizer.vocab_size:,}")
@@ -66,16 +66,9 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
         fingerprint=_fingerprint(recipe, texts, tokenizer),
         title=recipe.name,
     )
-    result = finish(recipe, out, texts, tokenizer, model, outcome, len(feed.epoch(0)))
+    result = finish(recipe, out, texts, tokenizer, model, outcome, feed)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
-
-
-def course_options(recipe: PretrainRecipe) -> CourseOptions:
-    """What the recipe asks of its objective."""
-    from inkstone.learn.pretraining import CourseOptions
-
-    return CourseOptions(recipe.block, recipe.hidden_share, recipe.span_length, recipe.whole_words)
 
 
 def configuration(recipe: PretrainRecipe, course: Course, vocab_size: int) -> ModelConfig:
@@ -102,8 +95,6 @@ def check(recipe: PretrainRecipe) -> None:
     """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
     from inkstone.learn.pretraining import COURSES
 
-    if recipe.objective not in COURSES:
-        raise ConfigError(not_known("objective", recipe.objective, COURSES))
     make_rules(recipe.cleaning, recipe.rules)
     config = configuration(recipe, COURSES[recipe.objective], recipe.vocab_size)
     problems = [] if recipe.name.strip() else ["name is empty: give the model a name"]
@@ -154,7 +145,7 @@ def validation(
 
 def _fingerprint(recipe: PretrainRecipe, texts: Documents, tokenizer: Tokenizer) -> str:
     """Of everything that decides the weights: the texts, the tokens, the model, the objective, the training options."""
-    decides = (recipe.objective, recipe.size, recipe.model, course_options(recipe), recipe.training)
+    decides = (recipe.objective, recipe.size, recipe.model, recipe.course_options(), recipe.training)
     digest = hashlib.sha256(repr(decides).encode())
     digest.update(tokenizer.inner.to_str().encode())
     for text in texts.train:

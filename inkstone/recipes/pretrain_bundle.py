@@ -20,6 +20,7 @@ from inkstone.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from inkstone.apps.language_model import LanguageModel
     from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
+    from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
@@ -27,6 +28,7 @@ COMPARED = 16_384  # tokens of held-out text on which the engine is proved
 PROMPTS = 16  # beginnings that it is proved to go on with
 SAMPLES = 10  # texts written for the report, each after the first words of a held-out document
 BEGINNING, WRITTEN = 8, 64  # tokens of a prompt, and after it
+COUNTED = 200  # batches from which the frequencies of the baseline are counted
 DRAWN = {"temperature": 0.8, "top_p": 0.95}  # how the samples are drawn
 
 
@@ -37,7 +39,7 @@ def finish(
     tokenizer: Tokenizer,
     model: Any,
     outcome: Outcome,
-    per_epoch: int,
+    feed: Feed,
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone pretrain` prints."""
     import torch
@@ -66,14 +68,14 @@ def finish(
             describe(folder, description, made)
             result, samples = _judged_causal(recipe, folder, texts, tokenizer)
         else:
-            result = _judged_filling(recipe, model, texts, tokenizer)
+            result = _judged_filling(recipe, model, texts, tokenizer, feed)
         card = ReportCard(
             name=recipe.name,
             task="language-model",
             languages=texts.languages,
             data=_data(recipe, texts),
             results=(result,),
-            training=_training(model, outcome, per_epoch),
+            training=_training(model, outcome, len(feed.epoch(0))),
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=parity,
@@ -172,8 +174,40 @@ def _samples(served: LanguageModel, texts: Sequence[str]) -> list[Sample]:
     return found
 
 
-def _judged_filling(recipe: PretrainRecipe, model: Any, texts: Documents, tokenizer: Tokenizer) -> Result:
-    raise NotImplementedError
+def _judged_filling(
+    recipe: PretrainRecipe, model: Any, texts: Documents, tokenizer: Tokenizer, feed: Feed
+) -> Result:
+    """The test documents, with something hidden that is always the same, beside guessing by frequency."""
+    import torch
+
+    from inkstone.judge.evaluate import measure
+    from inkstone.judge.facts import Result
+    from inkstone.judge.language_modelling import filling_tallies
+    from inkstone.learn.pretraining import COURSES
+
+    say(f"testing on {len(texts.test):,} held-out documents")
+    course, options = COURSES[recipe.objective], recipe.course_options()
+    counts = np.ones(tokenizer.vocab_size)  # so that every token has a chance
+    for make in feed.epoch(0)[:COUNTED]:
+        counts += np.bincount(make().wanted_N.numpy(), minlength=tokenizer.vocab_size)  # type: ignore[union-attr]
+    logs = np.log(counts / counts.sum())
+    model.eval()
+    rows, rivals = [], []
+    for text in texts.test:
+        found, guessed = np.zeros(3), np.zeros(3)
+        for batch in course.fixed([text], tokenizer, options, recipe.training.tokens_per_batch):
+            with torch.no_grad():
+                loss = course.objective(model, batch)
+            wanted = batch.wanted_N.numpy()  # type: ignore[union-attr]
+            found += (float(loss.mean) * loss.count, loss.correct, loss.count)
+            guessed += (-logs[wanted].sum(), (wanted == counts.argmax()).sum(), len(wanted))
+        if found[2]:
+            rows.append(found)
+            rivals.append(guessed)
+    measured, rival = (
+        measure(filling_tallies(np.array(side)), rng=np.random.default_rng(0)) for side in (rows, rivals)
+    )
+    return Result(_named(recipe), len(rows), measured, {"frequency": rival})
 
 
 def _named(recipe: PretrainRecipe) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from inkstone.corpus.rules import Settings
 from inkstone.learn.loop import TrainingOptions
 from inkstone.text.normalize import Script
 from inkstone.text.tokenizer import Kind
+
+if TYPE_CHECKING:
+    from inkstone.learn.pretraining import CourseOptions
 
 ObjectiveName = Literal["causal", "masked", "span"]
 RULES = ("length", "overlap", "duplicate")
@@ -51,3 +54,9 @@ class PretrainRecipe:
     quotable: bool = False  # whether the card may show sentences of the data
     good_at: str = ""
     bad_at: str = ""
+
+    def course_options(self) -> CourseOptions:
+        """What is asked of the objective."""
+        from inkstone.learn.pretraining import CourseOptions
+
+        return CourseOptions(self.block, self.hidden_share, self.span_length, self.whole_words)

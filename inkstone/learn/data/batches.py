@@ -78,15 +78,17 @@ class LabelBatch:
 class TokenExample:
     """A part of a document as token ids, from which a batch makes what it needs.
 
-    words: of each token, which word of the part it belongs to, where that is asked for.
+    words: of each token, which word of the part it belongs to, where that is asked for. sizes: tokens on each side of
+    what a batch makes of it, where that is not simply the part itself.
     """
 
     ids: Ids
     words: Ids = ()
+    sizes: tuple[int, int] | None = None
 
     def lengths(self) -> tuple[int, int]:
-        """Tokens that a model reads of it, and nothing on the other side."""
-        return len(self.ids), 0
+        """Tokens on each side as a model sees them."""
+        return self.sizes or (len(self.ids), 0)
 
 
 @dataclass(frozen=True, slots=True)
