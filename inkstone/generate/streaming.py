@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -83,8 +84,15 @@ class Reader:
         self.text = ""
 
     def push(self, ids: Sequence[int]) -> str:
-        """The text that is new and certain."""
-        return self._kept(self._stop.push(self._stream.push(ids)))
+        """The text that is new and certain.
+
+        Models may have more rows than their tokenizer has tokens (Qwen2 has 271): such an id stands for no text.
+        """
+        text = ""
+        for number in ids:
+            with suppress(KeyError):
+                text += self._stream.push([number])
+        return self._kept(self._stop.push(text))
 
     def flush(self) -> str:
         """The rest, half characters as �."""

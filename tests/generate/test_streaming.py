@@ -96,6 +96,15 @@ def test_a_stop_string_ends_the_text_before_it(tokenizer: Tokenizer, stop: tuple
     )
 
 
+def test_rows_of_the_model_without_a_token_are_no_text(tokenizer: Tokenizer) -> None:
+    ids, beyond = tokenizer.encode("明天见。"), tokenizer.vocab_size
+    padded = [beyond, ids[0], beyond + 7, *ids[1:], beyond]
+    ((one,),) = complete(Parrot(), tokenizer, [padded], GREEDY)
+    assert one.text == "明天见。" and list(one.hypothesis.ids) == padded
+    *pieces, last = stream(Parrot(), tokenizer, padded, GREEDY)
+    assert "".join(map(str, pieces)) == one.text and isinstance(last, Completion)
+
+
 def test_what_only_began_a_stop_string_comes_in_the_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("we see you at")
     pieces, last = listened(Parrot(), tokenizer, ids, ("at nine", "you too"))
