@@ -42,6 +42,7 @@ TORCH_FREE = (
     "inkstone.model.presets",
     "inkstone.generate.ctranslate2_engine",
     "inkstone.generate.ctranslate2_decoder",
+    "inkstone.generate.foreign_options",
     "inkstone.generate.streaming",
     "inkstone.generate.onnx_engine",
     "inkstone.generate.onnx_decoder",
