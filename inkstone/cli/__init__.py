@@ -25,6 +25,7 @@ from inkstone.ground.errors import InkstoneError
 VERBS: dict[str, tuple[str, str, str]] = {
     "translate": ("translate", "translate", "Translate texts or files."),
     "classify": ("classify", "classify", "Label texts."),
+    "generate": ("generate", "generate", "Go on with a text, as a language model would."),
     "train": ("train", "app", "Train a translator or a classifier on your own data."),
     "pretrain": ("pretrain", "pretrain", "Train a language model on your own documents."),
     "pull": ("pull", "pull", "Bring a public checkpoint here, checked."),

@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from inkstone.corpus.read import Reading, read_labelled, read_pairs
+from inkstone.corpus.read import Reading, read_documents, read_labelled, read_pairs
 from inkstone.ground.errors import DataError
-from inkstone.ground.records import Labelled, Pair
+from inkstone.ground.records import Document, Labelled, Pair
 from inkstone.judge.compare import PRIMARY, Comparison, compare
 from inkstone.judge.evaluate import label_tallies, measure, signatures, translation_tallies
+from inkstone.judge.language_modelling import foresight_tallies
 from inkstone.metrics.classification import label_names
 from inkstone.metrics.statistics import RESAMPLES, Measured, Tally
 from inkstone.metrics.text import Tokenize
 from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.text.normalize import normalize
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many in all
 _AT_ONCE = 128
@@ -108,7 +110,7 @@ def evaluate(
     options = options or Options()
     bundle = open_bundle(model)
     rival = open_bundle(against, task=bundle.task) if against is not None else None
-    steps = {"translate": _translations, "classify": _labels}
+    steps = {"translate": _translations, "classify": _labels, "language-model": _documents}
     return steps[bundle.task](bundle, rival, data, options, progress)
 
 
@@ -194,11 +196,35 @@ def _labels(
     return _evaluation(bundle, rival, answer, reading, options, notes=notes)
 
 
+def _documents(
+    bundle: Bundle,
+    rival: Bundle | None,
+    data: Sequence[str | Path],
+    options: Options,
+    progress: Progress | None,
+) -> Evaluation:
+    reading = read_documents(data, fields=options.fields, strict=options.strict)
+    documents = list(reading)
+    if not documents:
+        raise DataError("the data holds no document to measure on.")
+
+    def answer(one: Bundle) -> tuple[dict[str, Tally], float]:
+        from inkstone.apps.language_model import LanguageModel
+
+        model = LanguageModel(one.path)
+        texts = [normalize(document.text, script=one.description.get("script")) for document in documents]
+        start = time.perf_counter()
+        found = in_pieces(model.log_probabilities, texts, f"{one.name} reads", progress)
+        return foresight_tallies(texts, found), time.perf_counter() - start
+
+    return _evaluation(bundle, rival, answer, reading, options)
+
+
 def _evaluation(
     bundle: Bundle,
     rival: Bundle | None,
     answer: Callable[[Bundle], tuple[dict[str, Tally], float]],
-    reading: Reading[Pair] | Reading[Labelled],
+    reading: Reading[Pair] | Reading[Labelled] | Reading[Document],
     options: Options,
     *,
     direction: str = "",

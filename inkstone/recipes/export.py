@@ -103,6 +103,10 @@ def _refuse_unmeasurable(place: Path) -> None:
         raise ConfigError(
             f"{place} is a checkpoint without a task, so there is nothing to measure on --data. Leave it out."
         )
+    if read_json(place / "inkstone.json").get("task") == "language-model":
+        raise ConfigError(
+            f"{place} is a language model: measure it with `inkstone evaluate`, and leave --data out."
+        )
 
 
 def _measured(

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from inkstone.ground.errors import BundleError, InkstoneError
-from inkstone.ground.manifest import check, read_json
-from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.ground.manifest import MANIFEST, check, read_json
+from inkstone.model.bundle import DESCRIPTION, Bundle, open_bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,9 @@ def verify(folder: Path) -> Iterator[Check]:
     yield Check("files", not problems, "; ".join(problems) or f"{files} files are as their sha256 says")
     if problems:
         return
+    if not (folder / DESCRIPTION).exists():  # no bundle: what `pull` or `export` wrote
+        yield from _checkpoint(folder)
+        return
     try:
         bundle = open_bundle(folder)
     except InkstoneError as error:
@@ -47,11 +50,37 @@ def verify(folder: Path) -> Iterator[Check]:
     checks: dict[str, Callable[[Bundle], Iterator[Check]]] = {
         "translate": _translator,
         "classify": _classifier,
+        "language-model": _language_model,
     }
     try:
         yield from checks[bundle.task](bundle)
     except InkstoneError as error:
         yield Check("engine", False, str(error))
+
+
+def _checkpoint(folder: Path) -> Iterator[Check]:
+    """A checkpoint of others, or a model for other programs: that it is in order, and what was proved of it."""
+    made = read_json(folder / MANIFEST).get("made", {})
+    known = isinstance(made, dict) and ("pulled" in made or "exported_from" in made)
+    if not known:
+        yield Check(
+            "description",
+            False,
+            f"{DESCRIPTION} is missing: this is no bundle, and nothing pulled or exported",
+        )
+        return
+    yield Check("description", True, ", ".join(f"{name}: {value}" for name, value in made.items()))
+    if ("pulled" in made or made.get("to") == "hf") and find_spec("torch"):
+        from inkstone.model.families.folder import look_into
+
+        found = look_into(folder)
+        yield Check(
+            "checkpoint", not found.problems, "; ".join(found.problems) or f"{found.architecture}, in order"
+        )
+    if "exported_from" in made:
+        proof = read_json(folder / "parity.json")
+        said = f"{proof.get('compared')} of {proof.get('inputs')} inputs differed by {proof.get('largest_difference')}"
+        yield Check("proof", True, f"{said}, greedy text identical: {proof.get('greedy_identical')}")
 
 
 def _translator(bundle: Bundle) -> Iterator[Check]:
@@ -109,4 +138,59 @@ def _classifier(bundle: Bundle) -> Iterator[Check]:
     valid = all(set(one.scores) <= set(bundle.description["labels"]) for one in found)
     yield Check(
         "engine", valid, f"opens and gives probabilities over {len(bundle.description['labels'])} labels"
+    )
+
+
+def _language_model(bundle: Bundle) -> Iterator[Check]:
+    """One that goes on with texts has an engine and probes; one that fills gaps is its checkpoint and nothing else."""
+    if bundle.description["objective"] == "causal":
+        yield from _decoder(bundle)
+        return
+    from inkstone.text.tokenizer import Tokenizer
+
+    config, tokenizer = read_json(bundle.path / "config.json"), Tokenizer.load(bundle.path)
+    same = config.get("vocab_size") == tokenizer.vocab_size
+    yield Check(
+        "tokenizer", same, f"{tokenizer.vocab_size:,} tokens, {config.get('vocab_size')} in the model"
+    )
+    if find_spec("torch"):
+        from inkstone.model.checkpoint import load_model
+
+        count = sum(parameter.numel() for parameter in load_model(bundle.path).parameters())
+        yield Check("checkpoint", True, f"opens, {count:,} parameters")
+
+
+def _decoder(bundle: Bundle) -> Iterator[Check]:
+    from inkstone.apps.language_model import LanguageModel
+    from inkstone.ship.greedy import written
+
+    model = LanguageModel(bundle.path)
+    engine, vocabulary = model.engine, model.tokenizer.vocab_size
+    yield Check("engine", True, f"{engine.name} opens; vocabulary {vocabulary:,}")
+    probes = _probes(read_json(bundle.path / "parity.json"), vocabulary)
+    changed = [
+        str(probe.get("probe")) for probe in probes if written(engine, probe["source"]) != probe["output"]
+    ]
+    detail = f"differs on: {', '.join(changed)}" if changed else f"{len(probes)} probes answered as certified"
+    yield Check("certified output", not changed, detail)
+    if find_spec("torch"):
+        yield _float32_likelihood(bundle, [[*probe["source"], *probe["output"]] for probe in probes])
+
+
+def _float32_likelihood(bundle: Bundle, texts: list[list[int]]) -> Check:
+    """Whether a float32 export finds the certified texts as likely as the checkpoint does."""
+    from inkstone.generate.ctranslate2_decoder import CTranslate2Decoder
+    from inkstone.model.checkpoint import load_model
+    from inkstone.model.transformer import Transformer
+    from inkstone.ship.ctranslate2 import export_ctranslate2
+    from inkstone.ship.language_model import LIMIT, largest_difference, log_probabilities
+
+    model = load_model(bundle.path)
+    assert isinstance(model, Transformer), type(model)
+    with tempfile.TemporaryDirectory(prefix="inkstone-verify-") as scratch:
+        exact = export_ctranslate2(bundle.path, Path(scratch) / "float32", quantization="float32")
+        found = CTranslate2Decoder(exact).log_probabilities(texts)
+    difference = largest_difference(log_probabilities(model.eval(), texts), found)
+    return Check(
+        "float32 parity", difference <= LIMIT, f"log-probabilities {difference:.2g} nats apart at most"
     )

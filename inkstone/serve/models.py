@@ -24,6 +24,7 @@ from typing import Literal, Protocol, TypeVar
 
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import BundleError, InkstoneError, not_known, raise_all
+from inkstone.ground.progress import say
 from inkstone.model.bundle import BUNDLED, Bundle, Task, list_bundles, open_bundle
 from inkstone.serve.errors import ApiError, busy
 
@@ -191,6 +192,9 @@ class Models:
                     raise BundleError(
                         f"{path} and {other} are both named {bundle.name!r}. Rename one of them."
                     )
+                if bundle.task not in loaders:
+                    say(f"{path} is a {bundle.task}, which is not served yet: left out")
+                    continue
                 app = loaders[bundle.task](path, threads)
                 loaded[bundle.name] = Model(bundle, app, queue=queue, deadline_s=deadline_s)
             except InkstoneError as error:

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from inkstone.generate.batching import within_budget
 from inkstone.generate.ctranslate2_decoder import CTranslate2Decoder
-from inkstone.generate.engine import GenerationOptions
 from inkstone.generate.torch_engine import TorchDecoder
 from inkstone.ground.errors import TrainingError
 from inkstone.ground.files import write_json
@@ -32,12 +31,12 @@ from inkstone.ground.progress import say
 from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
 from inkstone.ship.ctranslate2 import export_ctranslate2
+from inkstone.ship.greedy import written
 
 CERTIFICATE = "parity.json"
 LIMIT = 0.01  # nats, of any one token in float32
 TIE = 0.05  # nats, between two texts that both engines find equally likely
 PROBES = 6  # prompts kept in the certificate
-LONGEST = 24  # tokens written after a prompt
 TOKENS_AT_ONCE = 2048
 
 Ids = Sequence[int]
@@ -72,12 +71,6 @@ class DecoderCertificate:
         }
 
 
-def greedy(prompt: Ids, max_positions: int) -> GenerationOptions:
-    """How probes are gone on with."""
-    room = max_positions - len(prompt) if max_positions else LONGEST
-    return GenerationOptions(beam_size=1, max_length=max(1, min(LONGEST, room)))
-
-
 @torch.inference_mode()
 def log_probabilities(model: Transformer, rows: Sequence[Ids]) -> list[Floats]:
     """Of each token of each row but the first, given those before it, in nats: what the engine's method gives."""
@@ -105,10 +98,7 @@ def ship_language_model(
     try:
         export_ctranslate2(folder, scratch / "float32", quantization="float32")
         exact = CTranslate2Decoder(scratch / "float32")
-        difference = max(
-            float(np.abs(one - other).max())
-            for one, other in zip(expected, exact.log_probabilities(rows), strict=True)
-        )
+        difference = largest_difference(expected, exact.log_probabilities(rows))
         if not difference <= LIMIT:
             raise TrainingError(
                 f"the float32 export differs from the trained model by up to {difference:.3g} nats a token, more than "
@@ -129,7 +119,7 @@ def ship_language_model(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     kept = [
-        {"probe": f"prompt {number}", "source": list(prompt), "output": _written(served, prompt)}
+        {"probe": f"prompt {number}", "source": list(prompt), "output": written(served, prompt)}
         for number, prompt in enumerate(prompts[:PROBES], 1)
     ]
     certificate = DecoderCertificate(
@@ -152,15 +142,16 @@ def _loss(found: Sequence[Floats]) -> float:
     return -float(np.concatenate(found).mean())
 
 
-def _written(engine: CTranslate2Decoder | TorchDecoder, prompt: Ids) -> list[int]:
-    return list(engine.generate([prompt], greedy(prompt, engine.max_positions))[0][0].ids)
+def largest_difference(one: Sequence[Floats], other: Sequence[Floats]) -> float:
+    """Between the numbers of the same tokens."""
+    return max(float(np.abs(mine - theirs).max()) for mine, theirs in zip(one, other, strict=True))
 
 
 def _identical(trained: TorchDecoder, exact: CTranslate2Decoder, prompts: Sequence[Ids]) -> int:
     """For how many prompts both write the same. Raises TrainingError where they differ by more than a tie."""
     same = 0
     for number, prompt in enumerate(prompts):
-        mine, other = _written(trained, prompt), _written(exact, prompt)
+        mine, other = written(trained, prompt), written(exact, prompt)
         same += mine == other
         if mine != other:
             place = next(

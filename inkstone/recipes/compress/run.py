@@ -63,6 +63,10 @@ def compress(model: str | Path, recipe: CompressRecipe, out: Path) -> dict[str, 
     if not nearest.is_dir():
         raise OutputError(f"cannot write {out}: {nearest} is a file, not a folder. Choose another --out.")
     bundle = open_bundle(model)
+    if bundle.task not in TASKS:
+        raise ConfigError(
+            f"{bundle.path} is a {bundle.task}, which cannot be compressed yet. Valid: {', '.join(TASKS)}."
+        )
     result = TASKS[bundle.task](bundle, recipe, out)
     shutil.rmtree(run_folder(out), ignore_errors=True)
     return result
