@@ -65,6 +65,20 @@ def test_it_comes_whole_and_sealed_and_opens(
     assert (tmp_path / "mine" / "tokenizer.json").exists()
 
 
+def test_what_was_pulled_and_exported_is_verified(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    pull(str(llama), mine)
+    assert main(["verify", str(mine)]) == 0
+    assert "LlamaForCausalLM, in order" in capsys.readouterr().out
+    assert main(["export", str(mine), "--to", "ct2", "-o", str(tmp_path / "ct2")]) == 0
+    assert main(["verify", str(tmp_path / "ct2")]) == 0
+    assert "greedy text identical: 6 of 6" in capsys.readouterr().out
+    (mine / "config.json").write_text("{}")
+    assert main(["verify", str(mine)]) == 2
+
+
 def lose_a_shard(folder: Path) -> None:
     sorted(folder.glob("model-*.safetensors"))[1].unlink()
 
