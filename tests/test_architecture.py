@@ -31,6 +31,7 @@ TORCH_FREE = (
     "inkstone.serve.application",
     "inkstone.apps.translate",
     "inkstone.apps.classify",
+    "inkstone.apps.language_model",
     "inkstone.corpus.read",
     "inkstone.corpus.rules",
     "inkstone.text.tokenizer",
@@ -44,6 +45,7 @@ TORCH_FREE = (
     "inkstone.generate.ctranslate2_decoder",
     "inkstone.generate.foreign_options",
     "inkstone.generate.streaming",
+    "inkstone.generate.foresight",
     "inkstone.generate.onnx_engine",
     "inkstone.generate.onnx_decoder",
     "inkstone.generate.sentence_encoder",
@@ -51,6 +53,8 @@ TORCH_FREE = (
     "inkstone.recipes.evaluate",
     "inkstone.recipes.clean",
     "inkstone.recipes.verify",
+    "inkstone.ship.greedy",
+    "inkstone.judge.kneser_ney",
     "inkstone.recipes.vectors",
 )
 HEAVY = (

@@ -165,7 +165,10 @@ def read_labelled(
 def read_documents(
     paths: Sequence[str | Path], *, fields: Mapping[str, str] | None = None, strict: bool = False
 ) -> Reading[Document]:
-    """Running text: the `text` field of tables, each line of plain files. Raises DataError where is none."""
+    """Running text: the `text` field of tables (a list is its lines), each line of plain files.
+
+    Raises DataError where is none.
+    """
     fields = _checked_fields(fields, ("text",))
     parts: list[Part[Document]] = []
     for path in _listed(paths):
@@ -177,6 +180,8 @@ def read_documents(
 
         def make(row: Row, origin: str, column: str = str(column)) -> Document | str | None:
             text = row.get(column)
+            if isinstance(text, list) and text and all(isinstance(line, str) for line in text):
+                text = "\n".join(text)
             if not isinstance(text, str):
                 return _wrong(row, column, "a text")
             return Document(text, origin) if text.strip() else _blank(column)
