@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inkstone.ground.errors import OutputError, TrainingError
-from inkstone.ground.files import whole_folder, write_json
+from inkstone.ground.files import explained, whole_folder, write_json
 from inkstone.ground.manifest import problems, read_json, seal
 from inkstone.ground.progress import say
 from inkstone.learn.optim import Optimizers
@@ -56,6 +56,8 @@ class Checkpoints:
         place = self.folder / f"{kind}-{state.step:08d}"
         if place.exists() and not problems(place):  # the same step, saved before
             return
+        with explained(place):
+            self.folder.mkdir(parents=True, exist_ok=True)  # stays, whatever comes: the run has begun
         with whole_folder(place, replace=True) as folder:
             try:
                 save_file(_tensors(model), folder / "model.safetensors")
