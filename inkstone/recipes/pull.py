@@ -58,7 +58,8 @@ def pull(source: str, out: str | Path) -> Pulled:
     with whole_folder(out) as folder:
         (_copy if local else _fetch)(source, folder)
         found = _look(folder, source)
-        raise_all(BundleError, f"{source} cannot be used", found.problems)
+        wrong = [f"tensor {name} holds numbers that are not finite" for name in found.stored.not_finite()]
+        raise_all(BundleError, f"{source} cannot be used", found.problems + wrong)
         assert found.family is not None
         seal(folder, {"pulled": Path(source).name if local else source})
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -89,7 +90,12 @@ def _fetch(source: str, folder: Path) -> None:
     require("huggingface_hub", "fetching from the hub", "train")
     from huggingface_hub import snapshot_download
 
-    try:
+    from inkstone.model.families.folder import refuse_unknown
+
+    try:  # what is of no use shows in its config.json, before gigabytes of weights are here
+        snapshot_download(source, local_dir=folder, allow_patterns=["config.json"])
+        if (folder / "config.json").is_file():
+            refuse_unknown(folder, f"{source} cannot be used")
         snapshot_download(source, local_dir=folder, allow_patterns=list(WANTED))
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

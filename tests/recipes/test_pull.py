@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,45 @@ def test_a_tokenizer_is_looked_at_even_beside_a_configuration_of_no_use(llama: P
     wrong = changed(llama, tmp_path, lambda f: options(f, num_key_value_heads=3, vocab_size=250))
     with pytest.raises(BundleError, match=r"(?s)num_kv_heads=3.*only 250 \(vocab_size\)"):
         pull(str(wrong), tmp_path / "mine")
+
+
+def test_numbers_that_are_none_are_found(llama: Path, tmp_path: Path) -> None:
+    def change(folder: Path) -> None:
+        file = sorted(folder.glob("*.safetensors"))[0]
+        tensors = load_file(file)
+        name = sorted(tensors)[0]
+        tensors[name].flatten()[0] = float("nan")
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    with pytest.raises(BundleError, match="holds numbers that are not finite"):
+        pull(str(changed(llama, tmp_path, change)), tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_weights_are_fetched_after_the_configuration_is_known(
+    known: bool, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub that is a folder here; what was asked of it is counted."""
+    hub = pytest.importorskip("huggingface_hub")
+    place = changed(llama, tmp_path, lambda folder: None if known else options(folder, model_type="mamba"))
+    asked: list[str] = []
+
+    def fetched(source: str, *, local_dir: Path, allow_patterns: list[str]) -> None:
+        for file in place.iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                asked.append(file.name)
+                (local_dir / file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(hub, "snapshot_download", fetched)
+    if known:
+        assert pull("owner/tiny-llama", tmp_path / "mine").family == "llama"
+        assert any(name.endswith(".safetensors") for name in asked)
+        return
+    with pytest.raises(BundleError, match="mamba"):
+        pull("owner/mamba", tmp_path / "mine")
+    assert asked == ["config.json"]
+    assert not (tmp_path / "mine").exists()
 
 
 def test_an_id_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

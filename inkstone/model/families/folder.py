@@ -45,6 +45,11 @@ def is_foreign(folder: Path) -> bool:
         return False
 
 
+def refuse_unknown(folder: Path, title: str) -> None:
+    """Raise BundleError where config.json alone tells that the checkpoint is of no family known here."""
+    raise_all(BundleError, title, _which(read_json(folder / CONFIG))[2])
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is in a folder, as far as it could be understood, and everything that is wrong with it."""

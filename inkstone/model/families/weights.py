@@ -54,6 +54,10 @@ class StoredTensors:
         except (OSError, SafetensorError) as error:
             raise BundleError(f"{file} cannot be read: {error}") from error
 
+    def not_finite(self) -> list[str]:
+        """The names of tensors with numbers that are infinite or none at all. Reads every byte."""
+        return [name for name in self.place if not bool(self[name].isfinite().all())]
+
     def _files(self, folder: Path) -> Iterator[Path]:
         if (folder / SINGLE).is_file():
             yield folder / SINGLE
