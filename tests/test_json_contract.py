@@ -156,6 +156,28 @@ def test_train_translate(tmp_path: Path, capsys: Capture) -> None:
     has(next(iter(found["metrics"].values())), {"bleu": float, "chrf": float})
 
 
+def test_pretrain_and_generate(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    data = tmp_path / "documents.txt"
+    data.write_text("\n".join(english for _, english in made_pairs(200)), "utf-8")
+    settings = [
+        "model={hidden_size: 32, num_decoder_layers: 1, feed_forward_size: 64}",
+        *("vocab_size=340", "block=16", "ngram_order=3"),
+        *("training.epochs=1", "training.tokens_per_batch=512", "training.threads=1"),
+    ]
+    options = [part for setting in settings for part in ("--set", setting)]
+    out = str(tmp_path / "model")
+    found = document(capsys, "pretrain", "--data", str(data), "--out", out, "--size", "tiny", *options)
+    has(found, {**TRAINED, "steps": int, "n": int, "samples": [{"prompt": str, "text": str}]})
+    measures = {"bits_per_byte": Interval, "character_perplexity": Interval, "token_loss": Interval}
+    has(found, {"metrics": measures, "baseline": {"kneser-ney": measures}})
+    found = document(capsys, "generate", out, "she", "--max-length", "5", "--seed", "1")
+    has(found, {"model": str, "prompt": str, "results": [{"text": str, "reason": str, "tokens": int}]})
+    has(found, {"results": [{"score": float}]})
+    found = document(capsys, "evaluate", out, "--data", str(data))
+    has(found, {"task": str, "model": str, "n": int, "metrics": measures})
+
+
 def test_train_classify(trained_classifier: TrainedClassifier) -> None:
     found = json.loads(trained_classifier.printed)
     has(found, TRAINED)
