@@ -32,6 +32,7 @@ TORCH_FREE = (
     "inkstone.apps.translate",
     "inkstone.apps.classify",
     "inkstone.apps.language_model",
+    "inkstone.apps.checkpoint",
     "inkstone.corpus.read",
     "inkstone.corpus.rules",
     "inkstone.text.tokenizer",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,19 @@ from inkstone.generate.streaming import Completion, complete, stream
 from inkstone.ground.errors import BundleError
 from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.text.decoding import StreamDecoder
+from inkstone.text.foreign_tokenizer import ForeignTokenizer
 from inkstone.text.normalize import normalize
 from inkstone.text.tokenizer import Tokenizer
 
 Floats = NDArray[np.float64]
 ENGINE = "ctranslate2-*"
+TEMPERATURE, TOP_P = 0.8, 0.95  # where nothing is said
 
 
-class _After:
+class After:
     """Decodes what comes after a prompt: a space that begins a word stays, unless nothing stands before it."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer | ForeignTokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer, self._prompt = tokenizer, prompt
 
     def stream(self) -> StreamDecoder:
@@ -68,6 +71,11 @@ class LanguageModel:
             raise BundleError(f"{self.bundle.path} has no engine. Train it again.")
         self.engine = CTranslate2Decoder(engines[0], threads=threads)
 
+    def options(self, **asked: Any) -> GenerationOptions:
+        """How to generate: what was asked for, over a draw that leaves out the least likely tokens."""
+        drawn = {} if asked.get("temperature") == 0 else {"temperature": TEMPERATURE, "top_p": TOP_P}
+        return GenerationOptions(**{"beam_size": 1, **drawn, **asked})
+
     def ids(self, text: str) -> list[int]:
         """A text as a model reads it: the mark of the beginning, then its tokens."""
         return [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
@@ -83,14 +91,14 @@ class LanguageModel:
     ) -> list[Completion]:
         """`options.alternatives` continuations of a text, best first; without what stands before them."""
         ids = self.ids(prompt)
-        return complete(self.engine, _After(self.tokenizer, ids), [ids], options or _greedy(), stop)[0]
+        return complete(self.engine, After(self.tokenizer, ids), [ids], options or _greedy(), stop)[0]
 
     def stream(
         self, prompt: str, options: GenerationOptions | None = None, stop: Sequence[str] = ()
     ) -> Iterator[str | Completion]:
         """One continuation in pieces as they come, and the `Completion` at last."""
         ids = self.ids(prompt)
-        return stream(self.engine, _After(self.tokenizer, ids), ids, options or _greedy(), stop)
+        return stream(self.engine, After(self.tokenizer, ids), ids, options or _greedy(), stop)
 
     def log_probabilities(self, texts: Sequence[str], *, at_once: int = 64) -> list[Floats]:
         """How likely each token of each text is after those before it, and its end, in nats; texts are normalised."""

@@ -7,28 +7,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkstone.ground.errors import DataError
+from inkstone.ground.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from inkstone.generate.streaming import Completion
 
-TOP_P = 0.95  # where tokens are drawn and nothing is said
-
 
 def generate(
-    model: Annotated[str, typer.Argument(help="The folder of a language model, see `inkstone pretrain`.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model of `inkstone pretrain`, or a public decoder of `inkstone pull` or `export`."
+        ),
+    ],
     prompt: Annotated[
         str, typer.Argument(help="The text to go on with; - reads standard input. Default: from nothing.")
     ] = "",
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is said by a user, to be answered (public models).")
+    ] = False,
     max_length: Annotated[int, typer.Option(help="The most tokens to write.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.8,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="0 takes the likeliest token each time. Default: as the model asks for."),
+    ] = None,
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the likeliest tokens with this much together.")
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0: all.")] = 0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from so many of the likeliest tokens; 0: all.")
+    ] = None,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: what was there before is less likely.")
-    ] = 1.0,
+        float | None, typer.Option(help="Above 1: what was there before is less likely.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
     stop: Annotated[list[str], typer.Option(help="End before this text. Repeatable.")] = [],  # noqa: B006
     alternatives: Annotated[int, typer.Option(help="How many texts to write.")] = 1,
@@ -36,33 +47,33 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Go on with a text. Prints what comes after the prompt, as it comes."""
-    from inkstone.apps.language_model import LanguageModel
+    from inkstone.apps.checkpoint import Checkpoint, open_continuing
     from inkstone.cli import print_json
-    from inkstone.generate.engine import GenerationOptions
 
-    if top_p is None:
-        top_p = TOP_P if temperature else 1.0
-    options = GenerationOptions(
-        beam_size=1,
-        alternatives=alternatives,
-        max_length=max_length,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
+    asked = {
+        "max_length": max_length,
+        "alternatives": alternatives,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
     text = _standard_input() if prompt == "-" else prompt
-    opened = LanguageModel(model, threads=threads)
+    opened = open_continuing(model, threads=threads)
+    if chat and not isinstance(opened, Checkpoint):
+        raise ConfigError(f"{opened.name} knows no conversations: it goes on with texts. Leave --chat out.")
+    options = opened.options(**{name: value for name, value in asked.items() if value is not None})
+    how: Any = {"chat": True} if chat else {}
     if as_json:
-        found = opened.generate(text, options, stop)
+        found = opened.generate(text, options, stop, **how)
         print_json({"model": opened.name, "prompt": text, "results": [_as_json(one) for one in found]})
-    elif alternatives > 1:
-        for one in opened.generate(text, options, stop):
+    elif alternatives > 1 or options.beam_size > 1:
+        for one in opened.generate(text, options, stop, **how):
             print(one.text)
             print()
     else:
-        for piece in opened.stream(text, options, stop):
+        for piece in opened.stream(text, options, stop, **how):
             if isinstance(piece, str):
                 print(piece, end="", flush=True)
         print()
