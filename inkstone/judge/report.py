@@ -210,7 +210,7 @@ def _which_is_better(card: ReportCard) -> str:
     falling = [name for result in card.results for name in result.metrics if name in FALLING]
     if not falling:
         return "Higher is better everywhere; BLEU and chrF run from 0 to 100."
-    named = " and ".join(metric_title(name) for name in dict.fromkeys(falling))
+    named = ", ".join(metric_title(name) for name in dict.fromkeys(falling))
     return f"Lower is better for {named}."
 
 

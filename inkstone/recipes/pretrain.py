@@ -87,7 +87,11 @@ def _tokenizer(
     if file.exists() and is_begun(run):
         return Tokenizer.load(file)
     return Tokenizer.train(
-        texts.train, kind=recipe.tokenizer, vocab_size=recipe.vocab_size, specials=course.specials(options)
+        texts.train,
+        kind=recipe.tokenizer,
+        vocab_size=recipe.vocab_size,
+        specials=course.specials(options),
+        alphabet_share=recipe.alphabet_share,
     )
 
 

@@ -15,6 +15,7 @@ from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.recipes.documents import Documents, passages
 from inkstone.recipes.run import short_path
+from inkstone.text.segment import words
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
 COMPARED = 16_384  # tokens of held-out text on which the engine is proved
-PROMPTS = 16  # beginnings that it is proved to go on with
+PROMPTS, PROMPT = 16, 9  # beginnings that it is proved to go on with, and tokens of each
 SAMPLES = 10  # texts written for the report, each after the first words of a held-out document
-BEGINNING, WRITTEN = 8, 64  # tokens of a prompt, and after it
+BEGINNING, WRITTEN = 5, 64  # words of a prompt, tokens after it
+LOOKED_AT = 400  # characters in which its words are looked for
 COUNTED = 200  # batches from which the frequencies of the baseline are counted
 DRAWN = {"temperature": 0.8, "top_p": 0.95}  # how the samples are drawn
 
@@ -117,7 +119,7 @@ def _ship(recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tok
     held = marked(tokenizer, passages(texts.valid))
     rows = [part for ids in held for part in parts(ids, recipe.block)]
     rows = evenly(rows, max(1, COMPARED * len(rows) // max(1, sum(map(len, rows)))))
-    prompts = [list(ids[: 1 + BEGINNING]) for ids in evenly(held, PROMPTS)]
+    prompts = [list(ids[:PROMPT]) for ids in evenly(held, PROMPTS)]
     saved = load_model(folder)
     assert isinstance(saved, Transformer), type(saved)
     certificate = ship_language_model(
@@ -163,15 +165,24 @@ def _samples(served: LanguageModel, texts: Sequence[str]) -> list[Sample]:
     from inkstone.judge.facts import Sample
     from inkstone.recipes.pairs import evenly
 
-    tokenizer, room = served.tokenizer, served.engine.max_positions or 1 << 30
+    tokenizer, room = served.tokenizer, served.engine.max_positions or LOOKED_AT
     found = []
     for seed, text in enumerate(evenly(texts, SAMPLES)):
-        ids = tokenizer.encode(text[:2000])[: min(BEGINNING, room - 2)]
-        prompt = tokenizer.decode(ids)
+        prompt = beginning(text)
+        if len(tokenizer.encode(prompt)) + 2 > room:
+            continue
         options = GenerationOptions(beam_size=1, max_length=WRITTEN, seed=seed, **DRAWN)  # type: ignore[arg-type]
         written = served.generate(prompt, options)[0].text
         found.append(Sample(prompt, text[len(prompt) :][: max(80, len(written))], written))
     return found
+
+
+def beginning(text: str) -> str:
+    """The first words of a text, as it stands there."""
+    place = 0
+    for word in words(text[:LOOKED_AT])[:BEGINNING]:
+        place = text.index(word, place) + len(word)
+    return text[:place]
 
 
 def _judged_filling(

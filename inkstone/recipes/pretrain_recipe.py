@@ -40,6 +40,9 @@ class PretrainRecipe:
     objective: ObjectiveName = "causal"
     tokenizer: Kind = "bpe"
     vocab_size: int = 8000
+    alphabet_share: float | None = (
+        None  # of the vocabulary, for single characters; None: what suits running text
+    )
     size: str = "small"
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
     block: int = 256  # tokens that the model reads at once; longer documents are cut into consecutive blocks

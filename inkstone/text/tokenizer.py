@@ -104,10 +104,12 @@ class Tokenizer:
         kind: Kind = "bpe",
         vocab_size: int = 8000,
         specials: Sequence[str] = (),
+        alphabet_share: float | None = None,
     ) -> Tokenizer:
         """Learn a vocabulary of at most `vocab_size` tokens; short texts give fewer.
 
-        specials: further named tokens ("<2en>"), given numbers 4, 5, … in this order.
+        specials: further named tokens ("<2en>"), given numbers 4, 5, … in this order. alphabet_share: of the places in
+        the vocabulary, for single characters; None is what suits running text. Poems of many characters want more.
         Raises ConfigError for a size or a name that cannot be, DataError where there is no text at all.
         """
         if kind not in KINDS:
@@ -127,7 +129,8 @@ class Tokenizer:
             raise ConfigError(
                 f"vocab_size={vocab_size} is too small for kind={kind}. Give at least {smallest}."
             )
-        return cls(_TRAINERS[kind](texts, counts, vocab_size, names), kind)
+        _check_share(alphabet_share, kind)
+        return cls(_TRAINERS[kind](texts, counts, vocab_size, names, alphabet_share), kind)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -216,6 +219,15 @@ class Tokenizer:
         return [self.token_of(number) for number in self.encode(text)]
 
 
+def _check_share(share: float | None, kind: Kind) -> None:
+    if share is None:
+        return
+    if kind == "byte-bpe":
+        raise ConfigError(f"alphabet_share={share}: byte-bpe has bytes for an alphabet. Leave it out.")
+    if not 0 < share <= 1:
+        raise ConfigError(f"alphabet_share={share} must be above 0 and at most 1.")
+
+
 def _check_specials(names: Sequence[str], kind: Kind) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
@@ -284,8 +296,10 @@ def _alphabet(
     return sorted(alphabet)
 
 
-def _train_bpe(texts: list[str], counts: Counter[str], size: int, names: list[str]) -> tokenizers.Tokenizer:
-    alphabet = _alphabet(counts, size - len(names) - len(BYTES))
+def _train_bpe(
+    texts: list[str], counts: Counter[str], size: int, names: list[str], share: float | None
+) -> tokenizers.Tokenizer:
+    alphabet = _alphabet(counts, size - len(names) - len(BYTES), share=share or _ALPHABET_SHARE)
     inner = _with_spaces(tokenizers.Tokenizer(models.BPE()))
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -301,12 +315,12 @@ def _train_bpe(texts: list[str], counts: Counter[str], size: int, names: list[st
 
 
 def _train_unigram(
-    texts: list[str], counts: Counter[str], size: int, names: list[str]
+    texts: list[str], counts: Counter[str], size: int, names: list[str], share: float | None
 ) -> tokenizers.Tokenizer:
     from inkstone.text.unigram import learn_pieces
 
     free = size - len(names) - len(BYTES)
-    alphabet = _alphabet(counts, free)
+    alphabet = _alphabet(counts, free, share=share or _ALPHABET_SHARE)
     inner = _with_spaces(tokenizers.Tokenizer(models.Unigram()))
     words: Counter[str] = Counter()
     for text in texts:
@@ -321,10 +335,10 @@ def _train_unigram(
 
 
 def _train_wordpiece(
-    texts: list[str], counts: Counter[str], size: int, names: list[str]
+    texts: list[str], counts: Counter[str], size: int, names: list[str], share: float | None
 ) -> tokenizers.Tokenizer:
     alphabet = _alphabet(
-        counts, size - len(names), lambda character: 1 + _may_continue(character), _WORDPIECE_SHARE
+        counts, size - len(names), lambda character: 1 + _may_continue(character), share or _WORDPIECE_SHARE
     )
     inside = [f"##{character}" for character in alphabet if _may_continue(character)]
     inner = tokenizers.Tokenizer(models.WordPiece(unk_token=UNK))
@@ -352,7 +366,7 @@ def _may_continue(character: str) -> bool:
 
 
 def _train_byte_bpe(
-    texts: list[str], counts: Counter[str], size: int, names: list[str]
+    texts: list[str], counts: Counter[str], size: int, names: list[str], _: float | None
 ) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = _cut("byte-bpe")

@@ -30,6 +30,7 @@ from inkstone.learn.pretraining import marked  # noqa: E402
 from inkstone.model.bundle import open_bundle  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
 from inkstone.recipes.documents import read_texts  # noqa: E402
+from inkstone.recipes.pretrain_bundle import beginning  # noqa: E402
 from inkstone.recipes.pretrain_recipe import PretrainRecipe  # noqa: E402
 from inkstone.recipes.verify import verify  # noqa: E402
 from inkstone.ship.language_model import log_probabilities  # noqa: E402
@@ -298,6 +299,42 @@ def test_what_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert out == "" and words in err, err
     assert err.count("inkstone: ") == 1 and "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("compress", "{}", "--quantize", "int8", "--data", "x", "-o", "y"), "cannot be compressed yet"),
+        (("export", "{}", "--to", "ct2", "-o", "y", "--data", "x"), "inkstone evaluate"),
+        (("serve", "--models", "{}", "--port", "0"), "there is no model in"),
+        (("translate", "x", "--model", "{}", "--to", "en"), "'translate' is needed here"),
+    ],
+)
+def test_what_does_not_know_language_models_says_so(
+    pretrained: Pretrained,
+    command: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, err = run(*(word.format(pretrained.bundle) for word in command), code=2)
+    assert out == "" and words in err, err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("It was a dark and stormy night; the rain fell.", "It was a dark and"),
+        ("床前明月光，疑是地上霜。", "床前明月光，疑是地上霜"),
+        ("", ""),
+    ],
+)
+def test_a_sample_begins_with_whole_words(text: str, first: str) -> None:
+    found = beginning(text)
+    assert text.startswith(found) and first.startswith(found)
+    assert bool(found) == bool(text)
 
 
 def test_documents_of_lines_are_joined(tmp_path: Path) -> None:

@@ -217,3 +217,21 @@ def test_unigram_cuts_are_the_best_by_its_own_scores() -> None:
             for borders in combinations(range(1, len(word)), n)
         ]
         assert _without(word, scores) == pytest.approx(max(cuttings))
+
+
+def test_the_share_of_the_alphabet() -> None:
+    """More places for characters leave fewer of them to be spelled in bytes; the text comes back either way."""
+    text = "".join(chr(0x4E00 + 7 * n) * (3 if n < 60 else 1) for n in range(400))
+    spelled = []
+    for share in (0.1, None, 0.9):
+        tokenizer = Tokenizer.train([text], vocab_size=560, alphabet_share=share)
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        spelled.append(sum(4 <= number < 260 for number in ids))
+    assert spelled[0] > spelled[1] > spelled[2]
+    for kind, share, words in (
+        ("bpe", 0.0, "alphabet_share=0.0"),
+        ("byte-bpe", 0.5, "bytes for an alphabet"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Tokenizer.train([text], kind=kind, vocab_size=560, alphabet_share=share)  # type: ignore[arg-type]
