@@ -104,6 +104,10 @@ def train_classify(
         ),
     ] = None,
     size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Not for a bag.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="Of public checkpoints, such as bert: programs that know it open the model."),
+    ] = None,
     vectors: Annotated[
         str | None, typer.Option(help="Word vectors to begin the embedding with; any format. Not for a bag.")
     ] = None,
@@ -128,8 +132,9 @@ def train_classify(
         raise ConfigError(f"--base goes with --architecture pretrained or auto, not {architecture}.")
     if base:
         options["pretrained"] = {"base": base}
-    if size:
-        options[architecture if architecture in ("rnn", "cnn") else "transformer"] = {"size": size}
+    sized = {"size": size, "family": family}
+    if given_sizes := {key: value for key, value in sized.items() if value}:
+        options[architecture if architecture in ("rnn", "cnn") else "transformer"] = given_sizes
     given: dict[str, Any] = {
         "data": data,
         "valid": valid,

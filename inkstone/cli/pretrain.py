@@ -24,6 +24,10 @@ def pretrain(
     test: Annotated[list[str], typer.Option(help="Test documents. Default: held out of the data.")] = [],  # noqa: B006
     objective: Annotated[str | None, typer.Option(help="causal (default), masked or span.")] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="Of public checkpoints, such as llama: programs that know it open the model."),
+    ] = None,
     block: Annotated[int | None, typer.Option(help="Tokens that the model reads at once.")] = None,
     fields: Annotated[str | None, typer.Option(help="The field of the text, such as text=body.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
@@ -48,6 +52,7 @@ def pretrain(
         "test": test,
         "objective": objective,
         "size": size,
+        "family": family,
         "block": block,
         "fields": parse_fields(fields),
         "name": name,

@@ -43,6 +43,10 @@ def train_translate(
         Literal["transformer", "rnn", "cnn"] | None, typer.Option(help="Default: transformer.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="Of public checkpoints, such as marian: programs that know it open the model."),
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="A translator to begin with: its weights learn on from your data.")
     ] = None,
@@ -75,6 +79,7 @@ def train_translate(
         "both_directions": both_directions,
         "architecture": architecture,
         "size": size,
+        "family": family,
         "base": base,
         "vectors": vectors,
         "fields": parse_fields(fields),

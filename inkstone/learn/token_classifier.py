@@ -36,6 +36,7 @@ class TokenOptions:
     """
 
     size: str = "tiny"
+    family: str | None = None  # of public checkpoints that can hold the model (a Transformer)
     model: dict[str, Any] = field(
         default_factory=lambda: {"dropout": 0.3}
     )  # of its configuration, over the size
@@ -97,13 +98,16 @@ def train_on_tokens(
         run.mkdir(parents=True, exist_ok=True)
         Tokenizer.train(data.texts, kind=own.tokenizer, vocab_size=own.vocab_size).save(file)
     reader = TextReader.load(run)
-    rows, cut = reader.cut(data.texts, own.max_length)
+    overlay = {"max_positions": own.max_length, **own.model}
+    config = classifier_config(
+        architecture, own.size, reader.vocab_size, len(space.names), overlay, own.family
+    )
+    longest = min(own.max_length, config.position_limit or own.max_length)
+    rows, cut = reader.cut(data.texts, longest)
     if cut:
-        said = f"{cut:,} training texts have more than {own.max_length} tokens; only those are learnt from"
+        said = f"{cut:,} training texts have more than {longest} tokens; only those are learnt from"
         say(f"{architecture}: {said}")
     examples = examples_of(rows, data, space)
-    overlay = {"max_positions": own.max_length, **own.model}
-    config = classifier_config(architecture, own.size, reader.vocab_size, len(space.names), overlay)
     model = build_model(config, torch.Generator().manual_seed(seed))
     if vectors is not None:
         assert isinstance(reader.tokenizer, Tokenizer)  # trained here, above
@@ -114,7 +118,7 @@ def train_on_tokens(
     if valid is data:  # nothing unseen to stop by
         training = replace(training, patience=0, validate_every=2**62)
     begun = "" if vectors is None else vectors.digest
-    trained = _run(architecture, model, reader, examples, valid, own.max_length, space, training, run, begun)
+    trained = _run(architecture, model, reader, examples, valid, longest, space, training, run, begun)
     trained.cut = cut
     return trained
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from inkstone.ground.errors import ConfigError, not_known
 from inkstone.model import config, convolutional_config, recurrent_config
+from inkstone.model.config import ModelConfig
 
 Overlay = Mapping[str, Any]
 
@@ -22,17 +23,46 @@ CLASSIFIERS: dict[str, Callable[[str, int, Overlay], Any]] = {
 }
 
 
-def translator_config(architecture: str, size: str, vocab_size: int, overlay: Overlay) -> Any:
-    """The configuration of a translator, with these fields laid over. Raises ConfigError."""
+def in_family(config: Any, family: str | None) -> Any:
+    """The nearest configuration that a family of public checkpoints can hold; None leaves it as it is.
+
+    Raises ConfigError.
+    """
+    if family is None:
+        return config
+    from inkstone.model.families.folder import fitted
+    from inkstone.model.families.registry import FAMILIES
+
+    if family not in FAMILIES:
+        raise ConfigError(not_known("family", family, FAMILIES))
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(f"family={family} is for Transformers. Leave --family or --architecture out.")
+    return fitted(FAMILIES[family], config)
+
+
+def translator_config(
+    architecture: str, size: str, vocab_size: int, overlay: Overlay, family: str | None = None
+) -> Any:
+    """The configuration of a translator, with these fields laid over, as a family has it. Raises ConfigError."""
     if architecture not in TRANSLATORS:
         raise ConfigError(not_known("architecture", architecture, TRANSLATORS))
-    return TRANSLATORS[architecture](size, vocab_size, overlay)
+    return in_family(TRANSLATORS[architecture](size, vocab_size, overlay), family)
 
 
 def classifier_config(
-    architecture: str, size: str, vocab_size: int, num_labels: int, overlay: Overlay
+    architecture: str,
+    size: str,
+    vocab_size: int,
+    num_labels: int,
+    overlay: Overlay,
+    family: str | None = None,
 ) -> Any:
-    """The configuration of a classifier that reads tokens, with these fields laid over. Raises ConfigError."""
+    """The configuration of a classifier that reads tokens, with these fields laid over, as a family has it.
+
+    Raises ConfigError.
+    """
     if architecture not in CLASSIFIERS:
         raise ConfigError(not_known("architecture", architecture, CLASSIFIERS))
-    return CLASSIFIERS[architecture](size, vocab_size, {**overlay, "num_labels": num_labels})
+    return in_family(
+        CLASSIFIERS[architecture](size, vocab_size, {**overlay, "num_labels": num_labels}), family
+    )

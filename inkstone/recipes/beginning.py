@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
 ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
-DECIDED = ("architecture", "size", "tokenizer", "vocab_size")  # by the base
+DECIDED = ("architecture", "family", "size", "tokenizer", "vocab_size")  # by the base
 DROPOUTS = ("dropout",)  # what may be laid over its configuration
 # Laid under a recipe with a base: weights that know something already are led gently.
 FINE_TUNING = {"training": {"epochs": 5, "learning_rate": 5e-4, "warmup_steps": 50}}
@@ -77,7 +77,7 @@ def opened_base(recipe: TranslateRecipe) -> Bundle | None:
 def configuration(recipe: TranslateRecipe, base: Bundle | None, vocab_size: int) -> Any:
     """The configuration of the model that will learn."""
     if base is None:
-        return translator_config(recipe.architecture, recipe.size, vocab_size, recipe.model)
+        return translator_config(recipe.architecture, recipe.size, vocab_size, recipe.model, recipe.family)
     return replace(read_config(base.path), **recipe.model)
 
 

@@ -239,7 +239,8 @@ def _fitting(model: Any) -> str:
     )
     raise ConfigError(
         f"no family known here can hold this model. The nearest, {nearest}, has other axes: "
-        f"{'; '.join(found[nearest])}. CTranslate2 or onnxruntime may hold it: --to ct2, --to onnx."
+        f"{'; '.join(found[nearest])}. CTranslate2 or onnxruntime may hold it: --to ct2, --to onnx. A model trained "
+        f"with --family {nearest} opens in transformers."
     )
 
 

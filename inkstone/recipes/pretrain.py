@@ -74,9 +74,11 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
 def configuration(recipe: PretrainRecipe, course: Course, vocab_size: int) -> ModelConfig:
     """The configuration of the model that will learn; it has as many positions as a block, unless told otherwise."""
     from inkstone.model.config import preset
+    from inkstone.model.presets import in_family
 
     overlay = {"max_positions": recipe.block, **course.overlay, **recipe.model}
-    return preset(recipe.size, vocab_size, course.shape, overlay)
+    config: ModelConfig = in_family(preset(recipe.size, vocab_size, course.shape, overlay), recipe.family)
+    return config
 
 
 def _tokenizer(
@@ -150,9 +152,9 @@ def validation(
 def _fingerprint(recipe: PretrainRecipe, texts: Documents, tokenizer: Tokenizer) -> str:
     """Of everything that decides the weights: the texts, the tokens, the model, the objective, the training options."""
     decides = (recipe.objective, recipe.size, recipe.model, recipe.course_options(), recipe.training)
-    digest = hashlib.sha256(repr(decides).encode())
+    digest = hashlib.sha256((repr(decides) + (recipe.family or "")).encode())
     digest.update(tokenizer.inner.to_str().encode())
-    for text in texts.train:
+    for text in (*texts.train, *texts.valid):
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()
 

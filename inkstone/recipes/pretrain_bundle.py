@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inkstone.ground.configuration import plain
-from inkstone.ground.progress import say
+from inkstone.ground.progress import progress, say
 from inkstone.recipes.documents import Documents, passages
 from inkstone.recipes.run import short_path
 from inkstone.text.segment import words
@@ -30,6 +30,7 @@ PROMPTS, PROMPT = 16, 9  # beginnings that it is proved to go on with, and token
 SAMPLES = 10  # texts written for the report, each after the first words of a held-out document
 BEGINNING, WRITTEN = 5, 64  # words of a prompt, tokens after it
 LOOKED_AT = 400  # characters in which its words are looked for
+AT_ONCE = 8  # documents that are tested between two looks at the clock
 COUNTED = 200  # batches from which the frequencies of the baseline are counted
 DRAWN = {"temperature": 0.8, "top_p": 0.95}  # how the samples are drawn
 
@@ -148,7 +149,7 @@ def _judged_causal(
     rivals = foresight_tallies(texts.test, ngrams.score(marked(tokenizer, texts.test)))
     say(f"testing on {len(texts.test):,} held-out documents")
     served = LanguageModel(folder)
-    tallies = foresight_tallies(texts.test, served.log_probabilities(texts.test))
+    tallies = foresight_tallies(texts.test, _scored(served, texts.test))
     result = Result(
         test_set=_named(recipe),
         n=len(texts.test),
@@ -157,6 +158,16 @@ def _judged_causal(
         signatures=signatures(tallies),
     )
     return result, _samples(served, texts.test)
+
+
+def _scored(served: LanguageModel, texts: Sequence[str]) -> list[Any]:
+    """What the served engine thinks of each token of each text, telling how far it has come."""
+    found: list[Any] = []
+    with progress("testing", len(texts)) as bar:
+        for start in range(0, len(texts), AT_ONCE):
+            found += served.log_probabilities(texts[start : start + AT_ONCE])
+            bar.advance(len(found))
+    return found
 
 
 def _samples(served: LanguageModel, texts: Sequence[str]) -> list[Sample]:

@@ -45,6 +45,7 @@ class PretrainRecipe:
     )
     size: str = "small"
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
+    family: str | None = None  # of public checkpoints that can hold the model, such as llama
     block: int = 256  # tokens that the model reads at once; longer documents are cut into consecutive blocks
     hidden_share: float = 0.15  # of the tokens, for masked and span
     span_length: float = 3.0  # mean tokens of a hidden span

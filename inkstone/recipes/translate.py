@@ -156,7 +156,7 @@ def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> 
 def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any], begun: str) -> str:
     """Of everything that decides the weights: the data as ids, the model, what it began with, the training options."""
     digest = hashlib.sha256(repr((recipe.architecture, recipe.size, recipe.model, recipe.training)).encode())
-    digest.update(begun.encode())
+    digest.update(f"{begun}{recipe.family or ''}".encode())
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
     return digest.hexdigest()

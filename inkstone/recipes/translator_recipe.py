@@ -34,6 +34,7 @@ class TranslateRecipe:
     architecture: Literal["transformer", "rnn", "cnn"] = "transformer"
     size: str = "small"
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
+    family: str | None = None  # of public checkpoints that can hold the model, so that other programs open it
     base: str | None = None  # a translator to begin with: it decides architecture, size, tokenizer and script
     lora: LoraConfig | None = None  # an adapter beside the base's weights learns, and nothing else
     vectors: str | None = None  # a file of word vectors that a new model's embedding begins with

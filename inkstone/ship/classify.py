@@ -71,7 +71,7 @@ def ship_reader(
     reader.save(folder)
     config = read_json(folder / "config.json")
     transformer = config["model_type"] == "inkstone-transformer"
-    target = CTRANSLATE2 if transformer and config["pooling"] == "mean" else ONNX
+    target = CTRANSLATE2 if transformer and config["pooling"] == "mean" and not config["pooler"] else ONNX
     with tempfile.TemporaryDirectory(prefix="inkstone-parity-") as scratch:
         exact = Path(scratch) / "float32"
         target.export(folder, exact, quantization="float32")

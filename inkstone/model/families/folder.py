@@ -11,7 +11,7 @@ options, missing shards and tensors, wrong shapes. transformers is not needed fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -167,26 +167,48 @@ def write_folder(
 
 def misfits(family: Family, config: ModelConfig) -> list[str]:
     """Why a family cannot hold a model of this configuration: what differs when it is written and read back."""
+    problems, axes = _differing(family, config)
+    return problems + [
+        f"{axis}={getattr(config, axis)!r}, where {family.model_type} has {value!r}"
+        for axis, value in axes.items()
+    ]
+
+
+def fitted(family: Family, config: ModelConfig) -> ModelConfig:
+    """The nearest configuration that a family can hold: sizes as they are, axes as the family has them.
+
+    Raises ConfigError where there is none, as for a family of another shape.
+    """
+    for _ in range(len(fields(config))):
+        problems, axes = _differing(family, config)
+        if not axes:
+            raise_all(ConfigError, f"no {family.model_type} is like this model", problems)
+            return config
+        config = replace(config, **axes)
+    raise ConfigError(f"no {family.model_type} is like this model: its axes do not settle.")
+
+
+def _differing(family: Family, config: ModelConfig) -> tuple[list[str], dict[str, Any]]:
+    """What a family cannot say of a configuration, and the axes that it has otherwise, as it has them."""
     name = family.architecture_of(config)
     if name is None:
-        return [f"{family.model_type} has no architecture for shape={config.shape} with this head"]
+        return [f"{family.model_type} has no architecture for shape={config.shape} with this head"], {}
     architecture = family.architectures[name]
     names = [part for ours in _shapes(config) for part in family.theirs(config, architecture, ours)]
     options = Options(family.write(config), names)
     try:
         back = asdict(ModelConfig(**family.config(options, architecture)))
     except ConfigError as error:
-        return [*options.problems, str(error)]
+        return [*options.problems, str(error)], {}
     idle = {"dropout"} | ({"pooling"} if not (config.pooler or config.num_labels) else set())
     for kind in ("rotary", "relative"):
         if config.positions != kind:
             idle |= {axis for axis in back if axis.startswith(f"{kind}_")}
     idle |= {axis for axis in OPTIONAL if family.fixed.get(axis)}  # zeros are written
-    return options.problems + [
-        f"{axis}={getattr(config, axis)!r}, where {family.model_type} has {value!r}"
-        for axis, value in back.items()
-        if axis not in idle and value != getattr(config, axis)
-    ]
+    axes = {
+        axis: value for axis, value in back.items() if axis not in idle and value != getattr(config, axis)
+    }
+    return options.problems, axes
 
 
 def _which(values: Mapping[str, Any]) -> tuple[Family | None, str, list[str]]:
