@@ -151,7 +151,14 @@ def validation(
 
 def _fingerprint(recipe: PretrainRecipe, texts: Documents, tokenizer: Tokenizer) -> str:
     """Of everything that decides the weights: the texts, the tokens, the model, the objective, the training options."""
-    decides = (recipe.objective, recipe.size, recipe.model, recipe.course_options(), recipe.training)
+    decides = (
+        recipe.objective,
+        recipe.size,
+        recipe.family,
+        recipe.model,
+        recipe.course_options(),
+        recipe.training,
+    )
     digest = hashlib.sha256((repr(decides) + (recipe.family or "")).encode())
     digest.update(tokenizer.inner.to_str().encode())
     for text in (*texts.train, *texts.valid):
