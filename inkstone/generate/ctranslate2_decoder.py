@@ -33,6 +33,7 @@ from inkstone.generate.stepping import Run, step_through
 
 Ids = Sequence[int]
 TOKENS_PER_BATCH = 4096
+SCORED_AT_ONCE = 1024  # tokens whose scores over the vocabulary stay near the caches
 SPREAD = 32  # tokens by which prompts that run together may differ
 
 
@@ -111,7 +112,7 @@ class CTranslate2Decoder:
         """Of each token of each row but the first, given those before it, in nats. A row has two tokens or more."""
         found = self._generator.score_batch(
             [self._names.spell(row) for row in rows],
-            max_batch_size=TOKENS_PER_BATCH,
+            max_batch_size=SCORED_AT_ONCE,
             batch_type="tokens",
             max_input_length=0,
         )
