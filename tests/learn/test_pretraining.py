@@ -142,9 +142,11 @@ def test_epochs_are_packed_anew_and_always_the_same() -> None:
     assert one == same != other
     assert one[0] != one[1]
     for rows in one:
-        assert sorted(n for row in rows for n in row) == list(range(len(feeds[0].examples)))
+        assert sorted(n for row in rows for n in row) == list(range(len(feeds[0].lengths)))
     batches = [make() for make in feeds[0].epoch(0)]
     assert all(batch.ids_BT.numel() <= 100 for batch in batches)
+    asked = sorted(number for batch in batches for number in batch.wanted_N.tolist())
+    assert asked == sorted(number for ids in documents(50) for number in ids[1:])
     assert sum(batch.tokens for batch in batches) == sum(len(ids) - 1 for ids in documents(50))
 
 

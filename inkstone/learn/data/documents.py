@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from inkstone.ground.errors import TrainingError
-from inkstone.learn.data.batches import Batch, TokenBatch, TokenExample
+from inkstone.learn.data.batches import Batch, TokenBatch
 from inkstone.model.padding import Ids, pad
 
 POOL = 2048  # parts that are packed together: enough short ones for every gap
@@ -58,11 +59,13 @@ def pack(lengths: Sequence[int] | npt.NDArray[np.int64], block: int) -> list[lis
     return rows
 
 
-def causal_batch(rows: Sequence[Sequence[Ids]], pad_id: int) -> TokenBatch:
-    """Rows of parts (each read without its last token, asked for without its first) as one batch."""
-    ids_BT = pad([[number for part in row for number in part[:-1]] for row in rows], pad_id)
+def causal_batch(rows: Sequence[Sequence[Any]], pad_id: int) -> TokenBatch:
+    """Rows of parts (ids; each read without its last token, asked for without its first) as one batch."""
+    ids_BT = pad([np.concatenate([part[:-1] for part in row]) for row in rows], pad_id)  # type: ignore[misc]
     alone = all(len(row) == 1 for row in rows)
-    segments = [[n for n, part in enumerate(row, 1) for _ in part[:-1]] for row in rows]
+    segments: list[Any] = [
+        np.repeat(np.arange(1, len(row) + 1), [len(part) - 1 for part in row]) for row in rows
+    ]
     width = ids_BT.shape[1]
     counted = [np.arange(len(row)) + number * width for number, row in enumerate(segments)]
     wanted = [np.asarray(part[1:], dtype=np.int64) for row in rows for part in row]
@@ -92,10 +95,12 @@ class PackedFeed:
                 f"a row has {block} tokens, but a batch may hold {tokens_per_batch}. "
                 "Raise tokens_per_batch or lower block."
             )
-        self.examples = [TokenExample(part) for ids in documents for part in parts(ids, block)]
-        if not self.examples:
+        cut = [np.asarray(part, dtype=np.int32) for ids in documents for part in parts(ids, block)]
+        if not cut:
             raise TrainingError("there is nothing to train on: no document is left.")
-        self.lengths = np.array([len(example.ids) - 1 for example in self.examples], dtype=np.int64)
+        self.lengths = np.array([len(part) - 1 for part in cut], dtype=np.int64)
+        self.ends = np.cumsum(self.lengths + 1)
+        self.tokens = np.concatenate(cut)  # four bytes each; as lists they would take tens
         self.block, self.rows, self.seed, self.pad_id = block, tokens_per_batch // block, seed, pad_id
 
     def packed(self, number: int) -> list[list[int]]:
@@ -116,4 +121,8 @@ class PackedFeed:
         ]
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        return causal_batch([[self.examples[n].ids for n in row] for row in rows], self.pad_id)
+        return causal_batch([[self._part(n) for n in row] for row in rows], self.pad_id)
+
+    def _part(self, number: int) -> npt.NDArray[np.int32]:
+        end = self.ends[number]
+        return self.tokens[end - self.lengths[number] - 1 : end]
