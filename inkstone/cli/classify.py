@@ -104,6 +104,9 @@ def train_classify(
         ),
     ] = None,
     size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option(help="Not for a bag.")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="With --base: train the encoder too, not just a layer on it.")
+    ] = False,
     family: Annotated[
         str | None,
         typer.Option(help="Of public checkpoints, such as bert: programs that know it open the model."),
@@ -122,7 +125,7 @@ def train_classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a classifier from texts with labels."""
-    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.ground.configuration import build, from_settings, overlay, plain, read_yaml
     from inkstone.recipes.classify import ClassifyRecipe
     from inkstone.recipes.run import refuse_taken
 
@@ -130,8 +133,12 @@ def train_classify(
     options = {key: value for key, value in options.items() if value is not None}
     if base and architecture not in (None, "auto", "pretrained"):
         raise ConfigError(f"--base goes with --architecture pretrained or auto, not {architecture}.")
+    if tune and not base:
+        raise ConfigError("--tune trains the encoder of --base, which is not given.")
     if base:
-        options["pretrained"] = {"base": base}
+        from inkstone.learn.pretrained import TUNING
+
+        options["pretrained"] = {"base": base} | ({"tuning": plain(TUNING)} if tune else {})
     sized = {"size": size, "family": family}
     if given_sizes := {key: value for key, value in sized.items() if value}:
         options[architecture if architecture in ("rnn", "cnn") else "transformer"] = given_sizes

@@ -133,7 +133,13 @@ def _candidates(
             train = partial(train_on_tokens, space=space, architecture=name, own=own, run=run / name)
             found[name] = partial(train, seed=options.seed, vectors=vectors)
     if asked == "pretrained" or (asked == "auto" and options.pretrained.base is not None):
-        found["pretrained"] = partial(train_on_pretrained, space=space, options=options.pretrained)
+        found["pretrained"] = partial(
+            train_on_pretrained,
+            space=space,
+            options=options.pretrained,
+            run=run / "pretrained",
+            seed=options.seed,
+        )
     return found
 
 

@@ -101,10 +101,11 @@ def batch_logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> NDArr
     longest = max(len(example.ids) for example in examples)
     scores: dict[int, NDArray[np.float32]] = {}
     device = next(model.parameters()).device
+    pad_id = getattr(getattr(model, "config", None), "pad_id", 0)
     model.eval()
     with torch.no_grad():
         for numbers in Plan(examples, tokens_per_batch=max(16_384, longest), seed=0).in_order():
-            batch = label_batch(chunks(examples, numbers), pad_id=0, num_labels=1, multi_label=False)  # type: ignore[arg-type]
+            batch = label_batch(chunks(examples, numbers), pad_id=pad_id, num_labels=1, multi_label=False)  # type: ignore[arg-type]
             found = model(to_device(batch, device).ids_BS).float().cpu().numpy()  # type: ignore[union-attr]
             scores.update(zip(numbers.tolist(), found, strict=True))
     return np.stack([scores[number] for number in range(len(rows))])

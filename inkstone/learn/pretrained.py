@@ -1,4 +1,4 @@
-"""A classifier on an encoder that somebody has trained before: the encoder stays as it is, and a linear layer is fitted.
+"""A classifier on an encoder that somebody has trained before: a linear layer is fitted, and the encoder stays as it is.
 
     texts ─ its tokenizer ─ encoder ─ the mean over the tokens of each layer, side by side ─ linear layer ─ labels
 
@@ -6,11 +6,15 @@ Most of what a pretrained encoder knows about a text is not in its last layer, w
 for, but spread over all of them (Tenney et al., 2019); so the layer reads them all. It is fitted by L-BFGS to features
 that are computed once, with a penalty on the weights of features scaled to variance 1; the strength with which the texts
 count against it is the one, of those to be tried, that does best on the validation texts. That takes a minute, where
-adapting the encoder itself takes an hour on a processor, and nothing in it is random.
+training the encoder too takes an hour on a processor, and nothing in it is random.
+
+With `tuning` the encoder is trained then, with the layer as it was fitted: what the encoder knows is not torn by the
+gradients of a layer that knows nothing (Kumar et al., 2022).
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +28,9 @@ from torch import Tensor
 from inkstone.generate.batching import within_budget
 from inkstone.ground.errors import BundleError, ConfigError
 from inkstone.ground.progress import progress, say
-from inkstone.learn.labelled import LabelSpace, Texts, Trained
-from inkstone.learn.loop import Outcome, peak_memory_bytes
+from inkstone.learn.labelled import LabelSpace, Texts, Trained, examples_of
+from inkstone.learn.loop import Outcome, TrainingOptions, peak_memory_bytes
+from inkstone.learn.token_classifier import trained_by_loop
 from inkstone.model.config import ModelConfig
 from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
@@ -36,6 +41,12 @@ _TOKENS = 4096  # of a batch
 _ITERATIONS = 200
 
 
+# Weights that know something already are led gently.
+TUNING = TrainingOptions(
+    epochs=3, tokens_per_batch=512, learning_rate=5e-5, warmup_steps=100, smoothing=0.0, patience=0
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PretrainedOptions:
     """The encoder, and how the layer on it is fitted."""
@@ -44,13 +55,9 @@ class PretrainedOptions:
         None  # the folder of an encoder of a family known here; None and "minilm": that of the package
     )
     max_length: int = 256  # tokens; training texts are cut there, and that is counted
-    strengths: tuple[float, ...] = (
-        3e-4,
-        1e-3,
-        3e-3,
-        1e-2,
-        3e-2,
-    )  # of the texts against the penalty: the best is kept
+    # Of the texts against the penalty, each to be tried: the best is kept.
+    strengths: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    tuning: TrainingOptions | None = None  # how the encoder itself is trained then; None: it is not
 
     def __post_init__(self) -> None:
         if not self.strengths or not all(0 < one < float("inf") for one in self.strengths):
@@ -59,9 +66,34 @@ class PretrainedOptions:
             raise ConfigError(f"max_length={self.max_length} leaves no room for a word. Give 3 or more.")
 
 
-def train_on_pretrained(data: Texts, valid: Texts, space: LabelSpace, options: PretrainedOptions) -> Trained:
-    """Fit a layer on the encoder of `options.base`. Raises BundleError where that is no encoder."""
-    return _trained(data, valid, space, options, Features.opened(options))
+def train_on_pretrained(
+    data: Texts, valid: Texts, space: LabelSpace, options: PretrainedOptions, run: Path, *, seed: int = 1
+) -> Trained:
+    """Fit a layer on the encoder of `options.base`, and where that is asked for train both together.
+
+    Raises BundleError where the base is no encoder. State of the training is kept in `run`.
+    """
+    features = Features.opened(options)
+    fitted = _trained(data, valid, space, options, features)
+    if options.tuning is None:
+        return fitted
+    rows, cut = features.reader.cut(data.texts, features.longest)
+    training = replace(options.tuning, metric="measure", seed=seed)
+    begun = hashlib.sha256(features.weights["embedding.weight"].numpy().tobytes()).hexdigest()
+    tuned = trained_by_loop(
+        "transformer",
+        fitted.model,
+        features.reader,
+        examples_of(rows, data, space),
+        valid,
+        features.longest,
+        space,
+        training,
+        run,
+        begun,
+    )
+    tuned.cut = cut
+    return tuned
 
 
 def _trained(

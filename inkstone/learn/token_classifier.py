@@ -118,12 +118,14 @@ def train_on_tokens(
     if valid is data:  # nothing unseen to stop by
         training = replace(training, patience=0, validate_every=2**62)
     begun = "" if vectors is None else vectors.digest
-    trained = _run(architecture, model, reader, examples, valid, longest, space, training, run, begun)
+    trained = trained_by_loop(
+        architecture, model, reader, examples, valid, longest, space, training, run, begun
+    )
     trained.cut = cut
     return trained
 
 
-def _run(
+def trained_by_loop(
     architecture: str,
     model: torch.nn.Module,
     reader: TextReader,
@@ -135,10 +137,15 @@ def _run(
     run: Path,
     begun: str,
 ) -> Trained:
+    """Train a model that reads tokens on these examples, and keep the best by the validation texts.
+
+    begun: what the model was before, for the run's fingerprint.
+    """
     valid_rows, _ = reader.cut(valid.texts, longest)
+    pad_id: int = model.config.pad_id  # type: ignore[assignment, union-attr]
 
     def collate(rows: Any) -> Any:
-        return label_batch(rows, pad_id=0, num_labels=len(space.names), multi_label=space.multi_label)
+        return label_batch(rows, pad_id=pad_id, num_labels=len(space.names), multi_label=space.multi_label)
 
     def validate(current: torch.nn.Module) -> dict[str, float]:
         return {"measure": space.measure(valid.labels, batch_logits(current, valid_rows))}

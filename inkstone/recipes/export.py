@@ -272,10 +272,12 @@ def has_foreign_tokenizer(folder: Path) -> bool:
 def _opened_tokenizer(folder: Path) -> ForeignTokenizer | None:
     from inkstone.text.foreign_files import has_tokenizer
     from inkstone.text.foreign_tokenizer import ForeignTokenizer
-    from inkstone.text.tokenizer import Tokenizer
+    from inkstone.text.tokenizer import BOS, EOS, Tokenizer
 
     if not has_tokenizer(folder):
         return None
     if has_foreign_tokenizer(folder):
         return ForeignTokenizer.load(folder)
-    return ForeignTokenizer.of(Tokenizer.load(folder / "tokenizer.json"))
+    mine = Tokenizer.load(folder / "tokenizer.json")
+    translates = read_json(folder / "config.json").get("shape", "encoder-decoder") == "encoder-decoder"
+    return ForeignTokenizer.of(mine, (), (EOS,)) if translates else ForeignTokenizer.of(mine, (BOS,))

@@ -27,6 +27,7 @@ from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.files import whole_file, write_json, write_text
 from inkstone.text.decoding import Decoding, StreamDecoder
 from inkstone.text.foreign_files import NAMES, Parts, read_parts
+from inkstone.text.foreign_makes import marks_template
 from inkstone.text.tokenizer import Tokenizer, refuse_surrogates
 
 Offset = tuple[int, int]
@@ -92,9 +93,15 @@ class ForeignTokenizer:
         return cls._made(read_parts(folder))
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> ForeignTokenizer:
-        """One of our own, to be saved for `transformers`: marks named, nothing added around a text."""
+    def of(
+        cls, tokenizer: Tokenizer, before: Sequence[str] = (), after: Sequence[str] = ()
+    ) -> ForeignTokenizer:
+        """One of our own, to be saved for `transformers`: marks named, and these added around a text."""
         inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+        if before or after:
+            around = ([(mark, tokenizer.id_of(mark)) for mark in marks] for marks in (before, after))
+            first, last = around
+            inner.post_processor = marks_template(first, last, last, 0)
         names = dict(
             zip(("pad_token", "unk_token", "bos_token", "eos_token"), tokenizer.specials[:4], strict=True)
         )

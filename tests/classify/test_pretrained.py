@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import string
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +20,11 @@ transformers = pytest.importorskip(
 from inkstone import Classifier  # noqa: E402
 from inkstone.cli import main  # noqa: E402
 from inkstone.ground.errors import BundleError, ConfigError  # noqa: E402
+from inkstone.learn import token_classifier  # noqa: E402
 from inkstone.learn.classifier import ClassifierOptions  # noqa: E402
-from inkstone.learn.labelled import LabelSpace, Texts  # noqa: E402
-from inkstone.learn.pretrained import Features, PretrainedOptions, train_on_pretrained  # noqa: E402
+from inkstone.learn.labelled import LabelSpace, Texts, Trained  # noqa: E402
+from inkstone.learn.objectives import classification  # noqa: E402
+from inkstone.learn.pretrained import TUNING, Features, PretrainedOptions, train_on_pretrained  # noqa: E402
 from inkstone.model.config import ModelConfig  # noqa: E402
 
 TEXTS, LABELS = english()
@@ -65,7 +70,7 @@ def test_the_fit_is_that_of_scikit_learn(bert: Path, multi_label: bool) -> None:
         Texts([TEXTS[n] for n in some], [labels[n] for n in some]) for some in (order[:cut], order[cut:])
     )
     options = PretrainedOptions(base=str(bert), strengths=(strength,))
-    trained = train_on_pretrained(data, valid, LabelSpace(names, multi_label), options)
+    trained = train_on_pretrained(data, valid, LabelSpace(names, multi_label), options, Path("unused"))
     features = Features.opened(options)
     x, unseen = features.of(data.texts).numpy(), features.of(valid.texts).numpy()
     mean, spread = x.mean(0), x.std(0, ddof=1)
@@ -112,6 +117,36 @@ def test_from_the_command_line(bert: Path, tmp_path: Path, capsys: pytest.Captur
     words = ["train", "classify", "--data", str(data), "--out", f"{out}2"]
     assert main([*words, "--base", str(bert), "--architecture", "cnn"]) == 2
     assert "--base goes with --architecture pretrained or auto, not cnn" in capsys.readouterr().err
+
+
+def test_the_encoder_learns_too_where_that_is_asked_for(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the layer as it was fitted; a run that died at a step goes on and ends with the same weights."""
+    tuning = replace(TUNING, epochs=2, warmup_steps=2, learning_rate=1e-3, save_every_s=0.0)
+    options = PretrainedOptions(base=str(bert), tuning=tuning)
+    texts, space = Texts(TEXTS, [(label,) for label in LABELS]), LabelSpace(("music", "weather"), False)
+
+    def trained(name: str, options: PretrainedOptions = options) -> Trained:
+        return train_on_pretrained(texts, texts, space, options, tmp_path / name)
+
+    steps = iter(range(10))
+
+    def dying(*given: Any) -> Any:
+        if next(steps) == 3:
+            raise OSError("the power went")
+        return classification(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        patch.setattr(token_classifier, "classification", dying)
+        trained("died")
+    assert next(steps) == 4
+    whole, again, frozen = trained("whole"), trained("died"), trained("none", replace(options, tuning=None))
+    name = "encoder.layers.0.attention.query_key_value.weight"
+    weights = [dict(one.model.named_parameters())[name] for one in (whole, again, frozen)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+    assert whole.outcome.curve[-1]["train_loss"] < math.log(2), "it began with a fitted layer"
 
 
 def test_what_cannot_be_a_base_is_said(bert: Path, tmp_path: Path) -> None:

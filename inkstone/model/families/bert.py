@@ -58,7 +58,7 @@ def _read(options: Options, architecture: Architecture) -> dict[str, Any]:
         "feed_forward_size": take("intermediate_size", int),
         "num_encoder_layers": take("num_hidden_layers", int),
         "max_positions": take("max_position_embeddings", int),
-        "token_types": take("type_vocab_size", int, 2),
+        "token_types": take("type_vocab_size", int, 2) or 1,  # they always add a row
         "norm_epsilon": take("layer_norm_eps", float, 1e-12),
         "activation": options.choose("hidden_act", ACTIVATIONS, "gelu"),
         "tie_embeddings": take("tie_word_embeddings", bool, True),
