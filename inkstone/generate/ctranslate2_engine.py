@@ -114,7 +114,9 @@ class CTranslate2Engine:
                 num_hypotheses=options.beam_size,
                 length_penalty=options.length_penalty,
                 no_repeat_ngram_size=options.no_repeat_ngram,
-                max_batch_size=max(256, TOKENS_PER_BATCH // options.beam_size),
+                max_batch_size=self._tokens_per_batch(
+                    sum(len(sources[number]) for number in numbers), options
+                ),
                 batch_type="tokens",
                 **more,
             )
@@ -123,6 +125,13 @@ class CTranslate2Engine:
         if options.prefix or options.no_repeat_ngram or options.top_tokens is not None:
             return self._scored_again(sources, made, options)
         return [self._hypotheses(each, options) for each in made]
+
+    def _tokens_per_batch(self, tokens: int, options: GenerationOptions) -> int:
+        """As much as runs well together, or less, so that none of the workers is idle."""
+        most = max(256, TOKENS_PER_BATCH // options.beam_size)
+        workers: int = self._translator.num_translators
+        share = -(-tokens // workers)
+        return max(64, min(most, share))
 
     def _hypotheses(self, made: Made, options: GenerationOptions) -> list[Hypothesis]:
         """What it made of a source. It gives log-probability / tokens ** length_penalty, the end mark among them."""
