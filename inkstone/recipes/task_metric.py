@@ -21,7 +21,6 @@ from inkstone.apps.classify import Classification, Classifier
 from inkstone.apps.translate import Translation, Translator
 from inkstone.corpus.read import read_labelled, read_pairs
 from inkstone.generate.batching import windows
-from inkstone.generate.classify_encoder import EncoderEngine
 from inkstone.generate.classify_engine import Array, ClassifyEngine
 from inkstone.generate.classify_onnx import OnnxClassifier
 from inkstone.generate.ctranslate2_engine import CTranslate2Engine
@@ -176,7 +175,6 @@ def _translators(model: Any, folder: Path, export: Path, to: str) -> tuple[Engin
 
 def _classifiers(model: Any, folder: Path, export: Path, to: str) -> tuple[ClassifyEngine, ClassifyEngine]:
     opened: dict[str, Callable[[], ClassifyEngine]] = {
-        "ct2": lambda: EncoderEngine(folder, export, threads=1),
         "onnx": lambda: OnnxClassifier(folder, export, threads=1),
         "hf": lambda: _TorchClassifier(load_model(export), TextReader.load(folder)),
     }
