@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,10 @@ def options_of(model: str, seed: int) -> Any:
 def trained(split: Split, model: str, seed: int) -> Table:
     """Train one model and ask it about the test set, through the engine that would be served."""
     from inkstone.apps.classify import Classifier
+    from inkstone.learn import pretrained
 
+    if not hasattr(pretrained.opened, "cache_info"):  # the folds of a set share their texts: read them once
+        pretrained.opened = lru_cache(maxsize=1)(pretrained.opened)
     started = time.perf_counter()
     texts, labels = sides(split.train)
     valid = sides(split.valid) if split.valid else None

@@ -14,6 +14,7 @@ gradients of a layer that knows nothing (Kumar et al., 2022).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def train_on_pretrained(
 
     Raises BundleError where the base is no encoder. State of the training is kept in `run`.
     """
-    features = Features.opened(options)
+    features = opened(options.base or "minilm", options.max_length)
     fitted = _trained(data, valid, space, options, features)
     if options.tuning is None:
         return fitted
@@ -82,7 +83,7 @@ def train_on_pretrained(
     begun = hashlib.sha256(features.weights["embedding.weight"].numpy().tobytes()).hexdigest()
     tuned = trained_by_loop(
         "transformer",
-        fitted.model,
+        copy.deepcopy(fitted.model),  # the encoder's own weights stay as they are
         features.reader,
         examples_of(rows, data, space),
         valid,
@@ -137,25 +138,6 @@ class Features:
     longest: int  # tokens
     _known: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
-    @classmethod
-    def opened(cls, options: PretrainedOptions) -> Features:
-        """Of the encoder of a folder. Raises BundleError."""
-        from inkstone.generate.sentence_encoder import minilm_folder
-        from inkstone.model.families.folder import read_folder
-
-        base = options.base or "minilm"
-        folder = minilm_folder() if base == "minilm" else Path(base)
-        model = read_folder(folder)
-        if model.config.shape != "encoder":
-            raise BundleError(
-                f"{base} is a model of shape={model.config.shape}. Give an encoder, such as a BERT."
-            )
-        heads = ("pooler.", "prediction_head.", "classifier.", "output")
-        weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
-        config = replace(model.config, pooling="layers", num_labels=1, pooler=False, prediction_head=False)
-        longest = min(options.max_length, config.max_positions)
-        return cls(config, weights, TextReader(ForeignTokenizer.load(folder)), longest)
-
     def headed(self, weight_CE: Tensor, bias_C: Tensor) -> Transformer:
         """The encoder with this layer on it."""
         config = replace(self.config, num_labels=len(bias_C))
@@ -176,6 +158,24 @@ class Features:
                 done += len(batch)
                 bar.advance(done)
         return torch.stack([self._known[text] for text in texts])
+
+
+def opened(base: str, max_length: int) -> Features:
+    """What the encoder of a folder, or "minilm", says of texts. Raises BundleError where it is no encoder."""
+    from inkstone.generate.sentence_encoder import minilm_folder
+    from inkstone.model.families.folder import read_folder
+
+    folder = minilm_folder() if base == "minilm" else Path(base)
+    model = read_folder(folder)
+    if model.config.shape != "encoder":
+        raise BundleError(
+            f"{base} is a model of shape={model.config.shape}. Give an encoder, such as a BERT."
+        )
+    heads = ("pooler.", "prediction_head.", "classifier.", "output")
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(heads)}
+    config = replace(model.config, pooling="layers", num_labels=1, pooler=False, prediction_head=False)
+    longest = min(max_length, config.max_positions)
+    return Features(config, weights, TextReader(ForeignTokenizer.load(folder)), longest)
 
 
 def _fitted(

@@ -24,7 +24,7 @@ from inkstone.learn import token_classifier  # noqa: E402
 from inkstone.learn.classifier import ClassifierOptions  # noqa: E402
 from inkstone.learn.labelled import LabelSpace, Texts, Trained  # noqa: E402
 from inkstone.learn.objectives import classification  # noqa: E402
-from inkstone.learn.pretrained import TUNING, Features, PretrainedOptions, train_on_pretrained  # noqa: E402
+from inkstone.learn.pretrained import TUNING, PretrainedOptions, opened, train_on_pretrained  # noqa: E402
 from inkstone.model.config import ModelConfig  # noqa: E402
 
 TEXTS, LABELS = english()
@@ -50,7 +50,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def test_what_is_read_are_the_means_of_all_layers(bert: Path) -> None:
-    features = Features.opened(PretrainedOptions(base=str(bert)))
+    features = opened(str(bert), 256)
     texts = [*TEXTS[:7], "rain", "", TEXTS[0]]
     theirs = transformers.BertModel.from_pretrained(bert).eval()
     for row, found_E in zip(features.reader.marked(texts), features.of(texts), strict=True):
@@ -71,7 +71,7 @@ def test_the_fit_is_that_of_scikit_learn(bert: Path, multi_label: bool) -> None:
     )
     options = PretrainedOptions(base=str(bert), strengths=(strength,))
     trained = train_on_pretrained(data, valid, LabelSpace(names, multi_label), options, Path("unused"))
-    features = Features.opened(options)
+    features = opened(str(options.base), options.max_length)
     x, unseen = features.of(data.texts).numpy(), features.of(valid.texts).numpy()
     mean, spread = x.mean(0), x.std(0, ddof=1)
     z, unseen = (x - mean) / spread, (unseen - mean) / spread
@@ -153,9 +153,9 @@ def test_what_cannot_be_a_base_is_said(bert: Path, tmp_path: Path) -> None:
     decoder = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
     transformers.GPT2LMHeadModel(decoder).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(BundleError, match=r"shape=decoder\. Give an encoder"):
-        Features.opened(PretrainedOptions(base=str(tmp_path / "gpt2")))
+        opened(str(tmp_path / "gpt2"), 256)
     with pytest.raises(BundleError, match="nowhere"):
-        Features.opened(PretrainedOptions(base=str(tmp_path / "nowhere")))
+        opened(str(tmp_path / "nowhere"), 256)
     with pytest.raises(ConfigError, match="must be numbers above 0"):
         PretrainedOptions(strengths=())
     with pytest.raises(ConfigError, match="pooling=layers goes with num_labels"):
