@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -28,9 +28,12 @@ from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
 from inkstone.ground.progress import Progress, progress, say
+from inkstone.learn.adversarial import AdversarialOptions
+from inkstone.learn.averaging import Averages, Validate, keep_mean
 from inkstone.learn.data.batches import Batch, Collate, Example, Feed, Plan, Planned, to_device
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
+from inkstone.learn.regularize import Regularization, regularized
 from inkstone.learn.state import Checkpoints, State
 from inkstone.learn.watch import Watch
 
@@ -56,6 +59,10 @@ class TrainingOptions:
     metric: str = "accuracy"  # of the validation: the one that decides which checkpoint is best
     patience: int = 5  # validations without a gain before stopping early; 0 = never
     save_every_s: float = 60.0
+    ema: float = 0.0  # decay of the moving average of the weights, such as 0.999; 0 = none
+    average_last: int = 0  # validations whose mean weights are tried at the end; 0 = none
+    regularize: Regularization = field(default_factory=Regularization)
+    adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
@@ -63,6 +70,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
         least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1}
+        least |= {"ema": 0, "average_last": 0}
         problems = [
             f"{name}={getattr(self, name)} must be at least {low}"
             for name, low in least.items()
@@ -75,13 +83,15 @@ class TrainingOptions:
         ]
         problems += [
             f"{name}={getattr(self, name)} must be below 1"
-            for name in ("smoothing", "beta2")
+            for name in ("smoothing", "beta2", "ema")
             if getattr(self, name) >= 1
         ]
         if self.optimizer not in OPTIMIZERS:
             problems.append(not_known("optimizer", self.optimizer, OPTIMIZERS))
         if self.schedule not in SCHEDULES:
             problems.append(not_known("schedule", self.schedule, SCHEDULES))
+        if self.average_last == 1:
+            problems.append("average_last=1 is no mean: give 2 or more, or 0 for none")
         if self.seed >= 2**31:
             problems.append(f"seed={self.seed} must be below {2**31}")
         raise_all(ConfigError, "training options", problems)
@@ -104,7 +114,11 @@ class Outcome:
     stopped_early: bool
 
 
-Validate = Callable[[nn.Module], dict[str, float]]
+def value_of(measures: dict[str, float], metric: str) -> float:
+    """What decides which checkpoint is best: higher is better, and a loss counts downwards. Raises ConfigError."""
+    if metric not in measures:
+        raise ConfigError(not_known("training.metric", metric, measures))
+    return -measures[metric] if metric == "loss" else measures[metric]
 
 
 def pick_device() -> torch.device:
@@ -165,8 +179,10 @@ def train_on(
     optimizer = OPTIMIZERS[options.optimizer](
         model, learning_rate=options.learning_rate, weight_decay=options.weight_decay, beta2=options.beta2
     )
+    objective = regularized(objective, model, options.regularize, options.adversarial)
+    averages = Averages(model, options.ema)
     checkpoints = Checkpoints(run)
-    state = _begin(checkpoints, model, optimizer, fingerprint)
+    state = _begin(checkpoints, model, optimizer, averages, fingerprint)
     every = options.validate_every or per_epoch
     stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
     with (
@@ -175,12 +191,13 @@ def train_on(
         progress(title, total) as bar,
         _interruptible() as interrupted,
     ):
-        keeper = _Keeper(model, optimizer, checkpoints, state, options, total, watch, bar)
+        keeper = _Keeper(model, optimizer, averages, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
         for batch in _batches(feed, state, state.step if stopped else total):
             keeper.step(objective, to_device(batch, device))
             if state.step % every == 0 or state.step == total:
-                stopped = keeper.validated(validate(model))
+                with averages.shown():
+                    stopped = keeper.validated(validate(model))
             if stopped or state.step == total or interrupted() or keeper.due():
                 keeper.save()
             if interrupted():
@@ -193,19 +210,44 @@ def train_on(
             f"{run / 'checkpoints'} has lost its best checkpoint. Remove {run} and begin again."
         )
     checkpoints.load(best, model)
+    mean = _better_mean(model, checkpoints, state, validate, options)
     model.eval()
     return Outcome(
         state.step,
-        state.best_step,
+        state.step if mean else state.best_step,
         state.seconds,
         state.tokens / max(state.seconds, 1e-9),
         peak_memory_bytes(device),
-        state.curve,
+        state.curve + mean,
         stopped,
     )
 
 
-def _begin(checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, fingerprint: str) -> State:
+def _better_mean(
+    model: nn.Module, checkpoints: Checkpoints, state: State, validate: Validate, options: TrainingOptions
+) -> list[dict[str, float]]:
+    """Where the mean of the last validated weights beats the best: the model gets it, and the curve this point.
+
+    Nothing of it is kept on disk: a run that is resumed after its end comes to the same again.
+    """
+    assert state.best_value is not None, "a best checkpoint has a value"
+    places = checkpoints.all_of("recent")[-options.average_last :] if options.average_last else []
+    measures = keep_mean(model, places, lambda m: value_of(m, options.metric), state.best_value, validate)
+    if measures is None:
+        return []
+    say(f"the mean of the last {len(places)} validated weights is better, and kept")
+    return [_point(state, measures)]
+
+
+def _point(state: State, measures: dict[str, float]) -> dict[str, float]:
+    """A validation as the curve holds it."""
+    point = {"step": float(state.step), "seconds": round(state.seconds, 1), "train_loss": state.loss}
+    return {**point, **{f"valid_{name}": v for name, v in measures.items()}}
+
+
+def _begin(
+    checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, averages: Averages, fingerprint: str
+) -> State:
     place = checkpoints.newest("last")
     if place is None:
         checkpoints.sweep(0)
@@ -216,6 +258,7 @@ def _begin(checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, fi
             f"{place.parent.parent} was begun with other data or another configuration. "
             "Give the same ones to resume, or another output to begin anew."
         )
+    averages.load(place / "averages.safetensors")
     checkpoints.sweep(state.step)
     return state
 
@@ -246,6 +289,7 @@ class _Keeper:
         self,
         model: nn.Module,
         optimizer: Optimizers,
+        averages: Averages,
         checkpoints: Checkpoints,
         state: State,
         options: TrainingOptions,
@@ -255,6 +299,7 @@ class _Keeper:
     ) -> None:
         self.model, self.optimizer, self.checkpoints, self.state = model, optimizer, checkpoints, state
         self.options, self.total, self.watch, self.bar = options, total, watch, bar
+        self.averages = averages
         self.device = next(model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
         self.clock = self.saved = time.monotonic()
@@ -287,6 +332,7 @@ class _Keeper:
         self.optimizer.step()
         self.optimizer.zero_grad()
         state.step += 1
+        self.averages.update(state.step)
         state.tokens += batch.tokens
         state.loss = value if math.isnan(state.loss) else 0.98 * state.loss + 0.02 * value
         self._report(batch.tokens, share)
@@ -316,18 +362,17 @@ class _Keeper:
 
     def validated(self, measures: dict[str, float]) -> bool:
         """Record a validation; keep the model when it is the best so far. True when it is time to stop."""
-        state, metric = self.state, self.options.metric
-        if metric not in measures:
-            raise ConfigError(not_known("training.metric", metric, measures))
-        value = -measures[metric] if metric == "loss" else measures[metric]
-        point = {"step": float(state.step), "seconds": round(state.seconds, 1), "train_loss": state.loss}
-        state.curve.append({**point, **{f"valid_{name}": v for name, v in measures.items()}})
+        state = self.state
+        value = value_of(measures, self.options.metric)
+        state.curve.append(_point(state, measures))
         self.watch.scalars(state.step, {f"valid/{name}": v for name, v in measures.items()})
         if state.best_value is None or value > state.best_value:
             state.best_value, state.best_step, state.since_best = value, state.step, 0
             self.checkpoints.save("best", self.model, state)
         else:
             state.since_best += 1
+        if self.options.average_last:
+            self.checkpoints.save("recent", self.model, state, keep=self.options.average_last)
         self._tick()
         return out_of_patience(state, self.options)
 
@@ -338,7 +383,7 @@ class _Keeper:
     def save(self) -> None:
         """Write the last checkpoint."""
         self._tick()
-        self.checkpoints.save("last", self.model, self.state, self.optimizer)
+        self.checkpoints.save("last", self.model, self.state, self.optimizer, self.averages.tensors)
         self.saved = time.monotonic()
 
 

@@ -3,6 +3,8 @@
     checkpoints/last-00001200/   model.safetensors  optimizer.safetensors  state.json  manifest.json
     checkpoints/best-00000900/   model.safetensors                         state.json  manifest.json
 
+The last one has averages.safetensors too where there is a moving average; "recent" ones are there to be averaged.
+
 A checkpoint gets its name in one rename, after everything in it reached the disk; only then is the one before it
 removed. Whatever kills the process, the newest complete one is there. Nothing is pickled.
 
@@ -51,8 +53,20 @@ class Checkpoints:
     def __init__(self, run: Path) -> None:
         self.folder = run / "checkpoints"
 
-    def save(self, kind: str, model: nn.Module, state: State, optimizer: Optimizers | None = None) -> None:
-        """Write a checkpoint of a kind ("last", "best") whole, then remove the earlier ones of that kind."""
+    def save(
+        self,
+        kind: str,
+        model: nn.Module,
+        state: State,
+        optimizer: Optimizers | None = None,
+        averages: Mapping[str, Tensor] | None = None,
+        *,
+        keep: int = 1,
+    ) -> None:
+        """Write a checkpoint of a kind ("last", "best", "recent") whole, then remove that kind's older ones.
+
+        keep: how many of the kind stay.
+        """
         place = self.folder / f"{kind}-{state.step:08d}"
         if place.exists() and not problems(place):  # the same step, saved before
             return
@@ -63,15 +77,21 @@ class Checkpoints:
                 save_file(_tensors(model), folder / "model.safetensors")
                 if optimizer is not None:
                     save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
+                if averages:
+                    save_file(dict(averages), folder / "averages.safetensors")
             except SafetensorError as error:
                 raise OutputError(
                     f"cannot write {place}: {error}. Free some space, then resume; the checkpoint before it is intact."
                 ) from error
             write_json(folder / "state.json", asdict(state))
             seal(folder, {"kind": kind})
-        for old in self.folder.glob(f"{kind}-*"):
+        for old in sorted(self.folder.glob(f"{kind}-*"))[:-keep]:
             if old.name < place.name:
                 shutil.rmtree(old)
+
+    def all_of(self, kind: str) -> list[Path]:
+        """The checkpoints of a kind that are complete, in the order of their steps."""
+        return [place for place in sorted(self.folder.glob(f"{kind}-*")) if not problems(place)]
 
     def newest(self, kind: str) -> Path | None:
         """The latest checkpoint of a kind that is complete, or None."""
@@ -83,13 +103,13 @@ class Checkpoints:
         return None
 
     def sweep(self, step: int) -> None:
-        """Before a run goes on from a step: forget best checkpoints from after it, and what a kill left half written.
+        """Before a run goes on from a step: forget what was validated after it, and what a kill left half written.
 
-        A best checkpoint is newer than the last one when the process died in between.
+        A validated checkpoint is newer than the last one when the process died in between.
         """
-        for best in self.folder.glob("best-*"):
-            if int(best.name.removeprefix("best-")) > step:
-                shutil.rmtree(best)
+        for place in (*self.folder.glob("best-*"), *self.folder.glob("recent-*")):
+            if int(place.name.rpartition("-")[2]) > step:
+                shutil.rmtree(place)
         for left in self.folder.glob(".*.part"):
             shutil.rmtree(left, ignore_errors=True)
 
