@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "generate": ("generate", "generate", "Go on with a text, as a language model would."),
     "train": ("train", "app", "Train a translator or a classifier on your own data."),
     "pretrain": ("pretrain", "pretrain", "Train a language model on your own documents."),
+    "tune": ("tune", "tune", "Search for a better recipe, or a learning rate."),
     "pull": ("pull", "pull", "Bring a public checkpoint here, checked."),
     "evaluate": ("evaluate", "evaluate", "Measure a model, and compare it with another."),
     "verify": (

@@ -31,6 +31,7 @@ from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.adversarial import AdversarialOptions
 from inkstone.learn.averaging import Averages, Validate, keep_mean
 from inkstone.learn.data.batches import Batch, Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.listening import listener
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
 from inkstone.learn.regularize import Regularization, regularized
@@ -180,6 +181,7 @@ def train_on(
         model, learning_rate=options.learning_rate, weight_decay=options.weight_decay, beta2=options.beta2
     )
     objective = regularized(objective, model, options.regularize, options.adversarial)
+    listener().begins(model, objective, feed, options)
     averages = Averages(model, options.ema)
     checkpoints = Checkpoints(run)
     state = _begin(checkpoints, model, optimizer, averages, fingerprint)
@@ -212,6 +214,7 @@ def train_on(
     checkpoints.load(best, model)
     mean = _better_mean(model, checkpoints, state, validate, options)
     model.eval()
+    listener().ended(max(value_of(_measures(point), options.metric) for point in state.curve + mean))
     return Outcome(
         state.step,
         state.step if mean else state.best_step,
@@ -243,6 +246,11 @@ def _point(state: State, measures: dict[str, float]) -> dict[str, float]:
     """A validation as the curve holds it."""
     point = {"step": float(state.step), "seconds": round(state.seconds, 1), "train_loss": state.loss}
     return {**point, **{f"valid_{name}": v for name, v in measures.items()}}
+
+
+def _measures(point: dict[str, float]) -> dict[str, float]:
+    """The measures of a point of the curve, as the validation named them."""
+    return {name.removeprefix("valid_"): v for name, v in point.items() if name.startswith("valid_")}
 
 
 def _begin(
@@ -374,6 +382,7 @@ class _Keeper:
         if self.options.average_last:
             self.checkpoints.save("recent", self.model, state, keep=self.options.average_last)
         self._tick()
+        listener().validated(measures, value)
         return out_of_patience(state, self.options)
 
     def due(self) -> bool:
