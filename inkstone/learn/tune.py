@@ -10,9 +10,12 @@ so such a search comes to the trials of an undisturbed one. A recipe that was tr
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from inkstone.ground.errors import ConfigError, TrainingError
 from inkstone.ground.progress import say
@@ -71,7 +74,9 @@ class Judge(Listener):
         self.best = value if self.best is None else max(self.best, value)
 
 
-Run = Callable[[Parameters, Judge], float]  # trains with these, the judge listening -> the value
+Run = Callable[
+    [Parameters, Judge], float | None
+]  # trains with these -> the value, or None: what the judge heard
 
 
 def search(
@@ -85,8 +90,7 @@ def search(
 ) -> list[Trial]:
     """Try recipes until there are so many, those of an earlier call in this folder included; all of them, in order.
 
-    run: trains with these parameters and the judge listening, and returns the value. Raises TrainingError when not one
-    trial could be trained.
+    run: trains with these parameters and the judge listening. Raises TrainingError when not one trial could be trained.
     """
     study = _study(folder)
     _take_up(study)
@@ -127,8 +131,10 @@ def _tried(study: Any, trial: Any, run: Run, only_trained: bool) -> None:
         study.tell(trial, known.value)
         return
     judge = Judge(trial, only_trained=only_trained)
+    value = None
     try:
-        value = run(trial.params, judge)
+        with suppress(Stopped):
+            value = run(trial.params, judge)
     except (ConfigError, TrainingError) as error:  # of this recipe; what else is wrong ends the search
         if type(error).__name__ == "Interrupted":
             raise
@@ -139,7 +145,7 @@ def _tried(study: Any, trial: Any, run: Run, only_trained: bool) -> None:
     if judge.pruned:
         study.tell(trial, state=TrialState.PRUNED)
     else:
-        study.tell(trial, value)
+        study.tell(trial, judge.best if value is None else value)
 
 
 def _study(folder: Path) -> Any:
@@ -186,7 +192,8 @@ def _finished(study: Any) -> list[Any]:
 def _sampler(seed: int, done: int) -> Any:
     import optuna
 
-    return optuna.samplers.TPESampler(seed=(seed * 100_003 + done) % 2**32, n_startup_trials=RANDOM_FIRST)
+    mixed = int(np.random.SeedSequence((seed, done)).generate_state(1)[0])  # seeds in a row would draw alike
+    return optuna.samplers.TPESampler(seed=mixed, n_startup_trials=RANDOM_FIRST)
 
 
 def _distributions(space: Space) -> dict[str, Any]:
