@@ -23,8 +23,11 @@ def classify(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A model folder, or the name of a bundled model.")
-    ] = "intents-en",
+        list[str] | None,
+        typer.Option(
+            help="A model folder, or the name of a bundled model [default: intents-en]. Repeated: the mean of several."
+        ),
+    ] = None,
     fields: Annotated[
         str | None, typer.Option(help="The field of the text in a file, such as text=body.")
     ] = None,
@@ -39,7 +42,8 @@ def classify(
     from inkstone.cli import print_json
 
     wanted = _texts(texts or [], parse_fields(fields))
-    classifier = Classifier(model, threads=threads)
+    first, *others = model or ["intents-en"]
+    classifier = Classifier(first, threads=threads, beside=others)
     found = classifier.predict(wanted)
     if as_json:
         results = []
