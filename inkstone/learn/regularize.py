@@ -196,17 +196,20 @@ def _left_out(model: nn.Module, share: float) -> Iterator[None]:
             if isinstance(side, Side):
                 for number, block in enumerate(side.layers, start=1):
                     change = _leaving_out(share * number / len(side.layers))
-                    handle = cast(Block, block).dropout.register_forward_hook(
+                    handle = cast(Block, block).dropout.register_forward_pre_hook(
                         change
                     )  # a sub-layer's last step
                     stack.callback(handle.remove)
         yield
 
 
-def _leaving_out(share: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    def hook(module: nn.Module, given: Any, change_BTD: Tensor) -> Tensor:
+def _leaving_out(share: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """A change of what a sub-layer gives to its dropout, before that is added to the sub-layer's input."""
+
+    def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        change_BTD, *others = given
         kept_B = (torch.rand(len(change_BTD)) >= share).to(change_BTD.device)
-        return change_BTD * (kept_B / (1 - share)).to(change_BTD.dtype)[:, None, None]
+        return change_BTD * (kept_B / (1 - share)).to(change_BTD.dtype)[:, None, None], *others
 
     return hook
 

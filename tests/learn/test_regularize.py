@@ -23,7 +23,7 @@ from inkstone.learn.objectives.agreement import disagreement, linear_disagreemen
 from inkstone.learn.objectives.loss import Loss  # noqa: E402
 from inkstone.learn.regularize import Regularization, regularized  # noqa: E402
 from inkstone.model.config import tiny  # noqa: E402
-from inkstone.model.transformer import Transformer  # noqa: E402
+from inkstone.model.transformer import Side, Transformer  # noqa: E402
 
 NO_ATTACK = AdversarialOptions()
 
@@ -190,6 +190,22 @@ class TestLeavingOut:
         assert (model.encoder.layers[0].dropout(torch.ones(9, 2, 32)) == 1).all(), (
             "and all are there afterwards"
         )
+
+    def test_what_is_left_out_leaves_the_input_as_it_is(self) -> None:
+        states = torch.randn(500, 2, 32)
+        model = torch.nn.Module()
+        sizes: dict[str, Any] = {"hidden_size": 32, "dropout": 0.0, "num_encoder_layers": 1}
+        model.encoder = Side(tiny(20, "encoder", **sizes), 1, causal=False)
+        changed: list[Any] = []
+
+        def looking(model: Any, batch: Any, smoothing: float = 0.0) -> Loss:
+            changed.append(model.encoder.layers[0].dropout(torch.ones_like(states), onto=states) - states)
+            return Loss(states.sum(), 1, 1)
+
+        of(looking, model, stochastic_depth=0.5)(model, None)
+        gone = (changed[0].abs() < 1e-5).all(dim=2).all(dim=1)
+        assert 0.4 < float(gone.float().mean()) < 0.6
+        torch.testing.assert_close(changed[0][~gone], torch.full_like(changed[0][~gone], 2.0))
 
     def test_only_a_transformer_has_layers_to_leave_out(self) -> None:
         with pytest.raises(ConfigError, match="layers of a Transformer"):
