@@ -269,6 +269,32 @@ def test_pull_and_export(trained: Trained, tmp_path: Path, capsys: Capture) -> N
     has(found, {"size_bytes": int})
 
 
+def test_tune(pairs: str, tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("optuna", reason="searching needs optuna")
+    (tmp_path / "space.yaml").write_text("training.learning_rate: [0.001, 0.01]")
+    small = "{hidden_size: 32, num_heads: 2, num_kv_heads: 2, feed_forward_size: 48, num_encoder_layers: 1}"
+    words = [
+        "tune",
+        "translate",
+        "--data",
+        pairs,
+        "--valid",
+        pairs,
+        "--set",
+        f"model={small}",
+        "--set",
+        "size=tiny",
+    ]
+    words += ["--set", "vocab_size=120", "--set", "training.epochs=1", "--set", "rules=[length]"]
+    search = ("--space", str(tmp_path / "space.yaml"), "--trials", "1", "--out", str(tmp_path / "search"))
+    found = document(capsys, *words, *search)
+    trial = {"number": int, "state": str, "value": float, "parameters": dict, "validations": int}
+    trial |= {"seconds": float, "problem": str}
+    has(found, {"task": str, "metric": str, "best": trial, "trials": [trial], "recipe": str})
+    found = document(capsys, *words, "--find-rate")
+    has(found, {"suggestion": float, "lowest": float, "curve": [{"rate": float, "loss": float}]})
+
+
 def test_compress(trained: Trained, pairs: str, tmp_path: Path, capsys: Capture) -> None:
     words = ("--quantize", "int8", "--data", pairs, "-o", str(tmp_path / "small"), "--limit", "50%")
     found = document(capsys, "compress", str(trained.bundle), *words, "--set", "timed=2")

@@ -25,9 +25,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from inkstone.corpus.augment import AugmentOptions
 from inkstone.corpus.split import stratified
 from inkstone.ground.errors import ConfigError, not_known
 from inkstone.ground.progress import say
+from inkstone.learn.augmented import with_copies
 from inkstone.learn.bag import BagOptions, train_bag
 from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.labelled import Labels, LabelSpace, Texts, Trained, label_space
@@ -59,6 +61,7 @@ class ClassifierOptions:
     valid_share: float = 0.1  # held out where no validation texts are given
     refit: bool = True  # fit a winner that takes seconds once more, with the held-out texts
     out_of_scope: str | None = None
+    augment: AugmentOptions = field(default_factory=AugmentOptions)  # of the texts that are learnt from
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -106,14 +109,16 @@ def choose(
     if valid is None:
         kept, valid = _divided(data, options)
     tried = _candidates(options, space, run, vectors)
-    found = {name: train(kept, valid) for name, train in tried.items()}
+    learnt = with_copies(kept, options.augment, options.seed)
+    unseen = learnt if valid is kept else valid  # of few texts none are unseen
+    found = {name: train(learnt, unseen) for name, train in tried.items()}
     measures = {name: trained.valid_measure for name, trained in found.items()}
     best = max(found, key=lambda name: measures[name])  # the first of equals: a bag
     reason = _reason(best, measures, space, len(valid))
     say(reason)
     winner = found[best]
     if held_out and options.refit and winner.again is not None and len(kept) < len(data):
-        winner = _refitted(winner, winner.again, data, valid)
+        winner = _refitted(winner, winner.again, with_copies(data, options.augment, options.seed), valid)
     return Choice(
         winner, measures, reason, space, data if winner is not found[best] else kept, valid, held_out
     )

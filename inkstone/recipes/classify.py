@@ -291,6 +291,9 @@ def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dic
         use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")
     }
     files["vectors"] = recipe.vectors and short_path(recipe.vectors)
+    augment = recipe.options.augment
+    augment = replace(augment, vectors=augment.vectors and short_path(augment.vectors))
+    files["options"] = plain(replace(recipe.options, augment=augment))
     return {
         "recipe": {**plain(recipe), **files},  # where the files lay on this machine is nobody's business
         "data_sha256": {use: _digest(getattr(corpus, use)) for use in ("train", "valid", "test")},
