@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from inkstone.corpus.read import Part, Reading, Source
+from inkstone.corpus.read import AMBIGUOUS, Part, Reading, Source
 from inkstone.corpus.tables import Row, Table, open_table
 from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.records import Related
@@ -105,6 +105,8 @@ def _chosen(table: Table) -> dict[str, str]:
         if one in known and other in known:
             return {"source": known[one], "target": known[other], **given}
     coded = [column for column in table.columns if language_code(column)]
+    if len(coded) > 2:
+        coded = [column for column in coded if language_code(column) not in AMBIGUOUS]
     if len(coded) == 2:
         return {"source": coded[0], "target": coded[1], **given}
     if table.format == "tsv" and not table.header and len(table.columns) == 2:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.rules import make_rules
-from inkstone.ground.errors import BundleError, ConfigError, raise_all, require
+from inkstone.ground.errors import BundleError, ConfigError, not_known, raise_all, require
 from inkstone.ground.files import sha256
 from inkstone.ground.progress import say
 from inkstone.judge.retrieval import Retrieval
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from inkstone.model.config import ModelConfig
     from inkstone.model.transformer import Transformer
 
+MEASURES = ("mrr", "recall_at_1", "recall_at_10")  # of a validation
 VALIDATED = 1000  # pairs at most that every validation looks at
 DECIDED = ("tokenizer", "vocab_size", "alphabet_share", "size", "family")  # by the base
 HEADS = ("pooler.", "prediction_head.", "classifier.", "output")  # of a base, which vectors do not need
@@ -210,6 +211,8 @@ def check(recipe: EmbedRecipe, base: Base | None = None) -> None:
         problems.append(
             f"pairs_per_batch={recipe.pairs_per_batch} leaves nothing to tell apart: give 2 or more"
         )
+    if recipe.training.metric not in MEASURES:
+        problems.append(not_known("training.metric", recipe.training.metric, MEASURES))
     raise_all(ConfigError, "recipe", problems)
     config = configuration(recipe, base, recipe.vocab_size)
     wide = [size for size in recipe.objective.dimensions if size >= config.hidden_size]
