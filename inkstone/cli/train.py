@@ -10,15 +10,17 @@ import typer
 
 from inkstone.cli.classify import train_classify
 from inkstone.cli.corpus import parse_fields
+from inkstone.cli.embed import resume_embed, train_embed
 from inkstone.ground.errors import ConfigError, not_known
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("classify")(train_classify)
+app.command("embed")(train_embed)
 
 
 @app.callback()
 def prepare() -> None:
-    """Train a translator or a classifier on your own data."""
+    """Train a translator, a classifier or a sentence encoder on your own data."""
     # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -73,7 +75,7 @@ def train_translate(
     given: dict[str, Any] = {
         "data": data,
         "valid": valid,
-        "test": _named_tests(test),
+        "test": named_tests(test),
         "source": source,
         "target": target,
         "both_directions": both_directions,
@@ -116,6 +118,7 @@ def resume(
         "translate": _resume_translator,
         "classify": _resume_classifier,
         "pretrain": _resume_language_model,
+        "embed": resume_embed,
     }
     if not isinstance(task, str) or task not in tasks:
         raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
@@ -148,7 +151,7 @@ def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
     train_and_report(train_translator, recipe, out, as_json)
 
 
-def _named_tests(given: list[str]) -> dict[str, list[str]]:
+def named_tests(given: list[str]) -> dict[str, list[str]]:
     """Test sets by name: NAME=FILE, or FILE called by its own name. Raises ConfigError for a name used twice."""
     tests: dict[str, list[str]] = {}
     for text in given:

@@ -40,4 +40,14 @@ class Document:
     origin: str = ""
 
 
-Record = Pair | Labelled | Document
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Two texts that belong together, such as a question and its answer; and texts that do not belong to the first."""
+
+    source: str
+    target: str
+    negatives: tuple[str, ...] = ()
+    origin: str = ""
+
+
+Record = Pair | Labelled | Document | Related

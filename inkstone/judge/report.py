@@ -43,6 +43,7 @@ CURVE_FILE, JSON_FILE, CARD_FILE = "learning_curve.png", "report.json", "README.
 _PURPOSE = {
     "translate": "Translates between {languages}.",
     "classify": "Sorts {languages} texts into {labels} classes.",
+    "embed": "Gives {languages} texts vectors: what belongs together lies close.",
     "language-model": "Knows how {languages} texts go, from reading them.",
 }
 _LANGUAGES = {
@@ -59,6 +60,7 @@ _BASELINES = {
     "majority": "always the most frequent label",
     "tfidf-linear": "TF-IDF and a linear classifier",
     "before": "the model it began with",
+    "bm25": "BM25 (shared words)",
     "kneser-ney": "an n-gram model (interpolated modified Kneser-Ney)",
     "frequency": "each token by how frequent it is",
 }
