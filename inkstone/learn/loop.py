@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
+from inkstone.ground.processes import world
 from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
 from inkstone.learn.data.shares import Portion, Steps
@@ -392,7 +393,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
     pressed: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if pressed:
+        if pressed and world() == 1:  # torchrun passes on what the terminal says to all
             raise KeyboardInterrupt  # asked twice: go at once
         pressed.append(number)
         say("stopping after this step ...")

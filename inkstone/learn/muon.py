@@ -5,8 +5,8 @@ five Newton-Schulz iterations (matrix products alone, in bfloat16): the rare one
 The step is scaled to the root mean square of AdamW's (Liu et al., 2025), so that one learning rate serves both.
 
 Beside `torch.optim.Muon`, which takes matrix after matrix, this one stacks those of one shape: less than half the time
-for a small model on a CPU (docs/journal.md). A test holds the two together. Of sharded matrices (`learn.fsdp`) the momentum
-is gathered for its step: no part of it is orthogonal by itself.
+for a small model on a CPU (docs/journal.md). A test holds the two together. Of sharded matrices (`learn.fsdp`) the
+momentum is gathered for its step: no part of it is orthogonal by itself.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ def run_case(name: str, case: dict[str, Any], folder: Path) -> None:
     die_at, fail_at = options.pop("die_at", None), options.pop("fail_at", None)
     muon.PRECISION = torch.float32 if options.pop("exact_muon", False) else torch.bfloat16
     place = folder / options.pop("run", name)
+    if options.get("fingerprint") == "by rank":
+        options["fingerprint"] = str(rank())
     calls = 0
 
     def collate(rows: Sequence[Any]) -> Any:
