@@ -34,6 +34,7 @@ from inkstone.learn.data.shares import Portion, Steps
 from inkstone.learn.distributed import TEAMS, Parallel, Team, Validate, all_alike, assemble, together
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
+from inkstone.learn.recompute import recomputed
 from inkstone.learn.state import Checkpoints, State
 from inkstone.learn.watch import Unwatched, Watch
 
@@ -61,6 +62,7 @@ class TrainingOptions:
     save_every_s: float = 60.0
     accumulate: int = 1  # batches that make one step, and that several processes share
     parallel: Parallel = "ddp"  # of several processes: "ddp" holds the whole model in each, "fsdp" a part
+    checkpoint_activations: bool = False  # run each layer twice instead of keeping what happens in it
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
@@ -177,6 +179,7 @@ def train_on(
     every = options.validate_every or per_epoch
     with (
         together(team),
+        recomputed(team.model, options.checkpoint_activations),
         _threads(options.threads),
         Watch(run) if team.rank == 0 else nullcontext(Unwatched()) as watch,
         progress(title, total) as bar,

@@ -64,6 +64,11 @@ class Steps:
         ]
 
 
+def steps_of(batches: int, accumulate: int) -> int:
+    """How many steps an epoch of so many batches has."""
+    return -(-batches // accumulate)
+
+
 def divided(batch: Batch, rank: int, world: int, place: int = 0) -> Portion:
     """The rows rank, rank + world, ... of a batch. Raises ConfigError for a kind of batch that cannot be divided."""
     if type(batch) not in DIVISIONS:
