@@ -44,7 +44,8 @@ def plan(name: str) -> str:
     tokens = TOKENS_A_PARAMETER * count
     parts = [
         f"**{name}**: {count / 1e9:.2f} billion parameters, {config.num_decoder_layers} layers, "
-        f"{config.hidden_size} wide; each GPU reads {rows} rows of {length:,} tokens a step. {tokens / 1e9:,.0f} billion tokens in all."
+        f"{config.hidden_size} wide. {tokens / 1e9:,.0f} billion tokens in all; each GPU reads {rows} rows of "
+        f"{length:,} a step."
     ]
     for recompute in (False, True):
         found = [
@@ -98,7 +99,7 @@ def run(folder: Path) -> None:
     from inkstone.model.config import preset
     from inkstone.model.transformer import Transformer
 
-    documents = np.random.default_rng(0).integers(4, 2000, (120, 257)).tolist()
+    documents = np.random.default_rng(0).integers(4, 2000, (32, 257)).tolist()
     feed = PackedFeed(documents, block=256, tokens_per_batch=1024, seed=1, pad_id=0)
     model = Transformer(preset("small", 2000, "decoder", {"dropout": 0.0}), torch.Generator().manual_seed(1))
     options = TrainingOptions(epochs=1, accumulate=2, threads=1, patience=0, save_every_s=1e9, metric="loss")
