@@ -19,7 +19,8 @@ from typing import Any
 
 import typer
 
-from inkstone.ground.errors import InkstoneError
+from inkstone.ground.errors import ConfigError, InkstoneError
+from inkstone.ground.processes import leads, world
 
 # verb: (module, attribute, help). A verb whose attribute is `app` has sub-commands.
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -44,6 +45,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "vectors": ("vectors", "app", "Train word vectors, measure them, look at them."),
     "doctor": ("doctor", "doctor", "Check this installation."),
 }
+
+SHARED = ("train", "pretrain")  # what several processes can do together (docs/scaling.md)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PLACES = (
@@ -70,6 +73,8 @@ class _LazyGroup(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is really called."""
         name, command, rest = super().resolve_command(ctx, args)
+        if name in VERBS and name not in SHARED and world() > 1:
+            raise ConfigError(f"{name} is the work of one process. Several can {' or '.join(SHARED)}.")
         return name, _loaded(name) if name in VERBS else command, rest
 
 
@@ -120,6 +125,8 @@ def train_and_report(
         result = train(recipe, out)
     except Interrupted as error:
         raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
+    if not leads():
+        return
     if as_json:
         print_json(result)
         return

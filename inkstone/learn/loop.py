@@ -17,7 +17,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,12 +27,16 @@ import torch
 from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
+from inkstone.ground.processes import world
 from inkstone.ground.progress import Progress, progress, say
-from inkstone.learn.data.batches import Batch, Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.data.shares import Portion, Steps
+from inkstone.learn.distributed import TEAMS, Parallel, Team, Validate, all_alike, assemble, together
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
+from inkstone.learn.recompute import recomputed
 from inkstone.learn.state import Checkpoints, State
-from inkstone.learn.watch import Watch
+from inkstone.learn.watch import Unwatched, Watch
 
 Precision = Literal["auto", "float32", "bfloat16"]
 REPORT_EVERY = 20  # steps between entries of the log
@@ -56,13 +60,16 @@ class TrainingOptions:
     metric: str = "accuracy"  # of the validation: the one that decides which checkpoint is best
     patience: int = 5  # validations without a gain before stopping early; 0 = never
     save_every_s: float = 60.0
+    accumulate: int = 1  # batches that make one step, and that several processes share
+    parallel: Parallel = "ddp"  # of several processes: "ddp" holds the whole model in each, "fsdp" a part
+    checkpoint_activations: bool = False  # run each layer twice instead of keeping what happens in it
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
 
     def __post_init__(self) -> None:
         least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
-        least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1}
+        least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1, "accumulate": 1}
         problems = [
             f"{name}={getattr(self, name)} must be at least {low}"
             for name, low in least.items()
@@ -82,6 +89,8 @@ class TrainingOptions:
             problems.append(not_known("optimizer", self.optimizer, OPTIMIZERS))
         if self.schedule not in SCHEDULES:
             problems.append(not_known("schedule", self.schedule, SCHEDULES))
+        if self.parallel not in TEAMS:
+            problems.append(not_known("parallel", self.parallel, TEAMS))
         if self.seed >= 2**31:
             problems.append(f"seed={self.seed} must be below {2**31}")
         raise_all(ConfigError, "training options", problems)
@@ -102,9 +111,6 @@ class Outcome:
     peak_memory_bytes: int
     curve: list[dict[str, float]]
     stopped_early: bool
-
-
-Validate = Callable[[nn.Module], dict[str, float]]
 
 
 def pick_device() -> torch.device:
@@ -158,41 +164,44 @@ def train_on(
 ) -> Outcome:
     """As `train`, with the batches of a feed. Their sizes are the feed's affair, not `options.tokens_per_batch`."""
     keep_freed_memory()
-    per_epoch = len(feed.epoch(0))
-    total = max(1, math.ceil(options.epochs * per_epoch))
     device = pick_device()
-    model.to(device)
+    team = assemble(model, options.parallel, device)
+    steps = Steps(feed, options.accumulate, team.rank, team.world)
+    per_epoch = len(steps.epoch(0))
+    total = max(1, math.ceil(options.epochs * per_epoch))
     optimizer = OPTIMIZERS[options.optimizer](
-        model, learning_rate=options.learning_rate, weight_decay=options.weight_decay, beta2=options.beta2
+        team.model,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        beta2=options.beta2,
     )
     checkpoints = Checkpoints(run)
-    state = _begin(checkpoints, model, optimizer, fingerprint)
     every = options.validate_every or per_epoch
-    stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
     with (
+        together(team),
+        recomputed(team.model, options.checkpoint_activations),
         _threads(options.threads),
-        Watch(run) as watch,
+        Watch(run) if team.rank == 0 else nullcontext(Unwatched()) as watch,
         progress(title, total) as bar,
         _interruptible() as interrupted,
     ):
-        keeper = _Keeper(model, optimizer, checkpoints, state, options, total, watch, bar)
+        all_alike(team, fingerprint)
+        state = _begin(checkpoints, team, optimizer, fingerprint)
+        stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
+        keeper = _Keeper(team, optimizer, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for batch in _batches(feed, state, state.step if stopped else total):
-            keeper.step(objective, to_device(batch, device))
+        for portions in _batches(steps, state, state.step if stopped else total):
+            keeper.step(objective, portions)
             if state.step % every == 0 or state.step == total:
-                stopped = keeper.validated(validate(model))
-            if stopped or state.step == total or interrupted() or keeper.due():
+                stopped = keeper.validated(team.measured(validate))
+            halted, due = team.total(interrupted(), team.rank == 0 and keeper.due())
+            if stopped or state.step == total or halted or due:
                 keeper.save()
-            if interrupted():
+            if halted:
                 raise Interrupted(f"stopped at step {state.step} of {total}; everything is saved.")
             if stopped:
                 break
-    best = checkpoints.newest("best")
-    if best is None:
-        raise TrainingError(
-            f"{run / 'checkpoints'} has lost its best checkpoint. Remove {run} and begin again."
-        )
-    checkpoints.load(best, model)
+        team.finish(checkpoints)
     model.eval()
     return Outcome(
         state.step,
@@ -205,18 +214,20 @@ def train_on(
     )
 
 
-def _begin(checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, fingerprint: str) -> State:
+def _begin(checkpoints: Checkpoints, team: Team, optimizer: Optimizers, fingerprint: str) -> State:
     place = checkpoints.newest("last")
     if place is None:
-        checkpoints.sweep(0)
+        if team.rank == 0:
+            checkpoints.sweep(0)
         return State(data=fingerprint)
-    state = checkpoints.load(place, model, optimizer)
+    state = checkpoints.load(place, team.model, optimizer)
     if state.data != fingerprint:
         raise TrainingError(
             f"{place.parent.parent} was begun with other data or another configuration. "
             "Give the same ones to resume, or another output to begin anew."
         )
-    checkpoints.sweep(state.step)
+    if team.rank == 0:
+        checkpoints.sweep(state.step)
     return state
 
 
@@ -225,8 +236,8 @@ def out_of_patience(state: State, options: TrainingOptions) -> bool:
     return bool(options.patience) and state.since_best >= options.patience
 
 
-def _batches(feed: Feed, state: State, total: int) -> Iterator[Batch]:
-    """Batches from where the state stands, keeping the state's place up to date: it names the batch after this one."""
+def _batches(feed: Steps, state: State, total: int) -> Iterator[list[Portion]]:
+    """What steps read, from where the state stands, keeping its place up to date: it names the step after this one."""
     while state.step < total:
         planned = feed.epoch(state.epoch)
         while state.index < len(planned) and state.step < total:
@@ -244,18 +255,18 @@ class _Keeper:
 
     def __init__(
         self,
-        model: nn.Module,
+        team: Team,
         optimizer: Optimizers,
         checkpoints: Checkpoints,
         state: State,
         options: TrainingOptions,
         total: int,
-        watch: Watch,
+        watch: Watch | Unwatched,
         bar: Progress,
     ) -> None:
-        self.model, self.optimizer, self.checkpoints, self.state = model, optimizer, checkpoints, state
+        self.team, self.optimizer, self.checkpoints, self.state = team, optimizer, checkpoints, state
         self.options, self.total, self.watch, self.bar = options, total, watch, bar
-        self.device = next(model.parameters()).device
+        self.device = next(team.model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
         self.clock = self.saved = time.monotonic()
         self.recent_tokens = self.recent_seconds = 0.0  # fading sums: their ratio is the speed of late
@@ -266,30 +277,51 @@ class _Keeper:
             say(f"resuming after step {self.state.step} of {self.total}")
         self.bar.advance(self.state.step)
 
-    def step(self, objective: Objective, batch: Batch) -> None:
-        """One step of the optimiser."""
-        state, options = self.state, self.options
-        torch.manual_seed((options.seed << 32) + state.step)
-        self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss = objective(self.model, batch, options.smoothing)
-        value = float(loss.mean.detach())
+    def step(self, objective: Objective, portions: Sequence[Portion]) -> None:
+        """One step of the optimiser, over what all processes read for it."""
+        state, options, team = self.state, self.options, self.team
+        value, tokens = self._gradients(objective, portions)
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value} at step {state.step + 1}. Lower the learning rate "
                 f"(now {options.learning_rate}) and begin again; the last checkpoint is intact."
             )
-        loss.mean.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        torch.nn.utils.clip_grad_norm_(team.model.parameters(), options.clip_norm)
         share = rate(options.schedule, state.step, options.warmup_steps, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * share
         self.optimizer.step()
         self.optimizer.zero_grad()
         state.step += 1
-        state.tokens += batch.tokens
+        state.tokens += tokens
         state.loss = value if math.isnan(state.loss) else 0.98 * state.loss + 0.02 * value
-        self._report(batch.tokens, share)
+        self._report(tokens, share)
+
+    def _gradients(self, objective: Objective, portions: Sequence[Portion]) -> tuple[float, int]:
+        """Leave the gradients of the step's mean loss in the parameters; the loss, and how many tokens were read.
+
+        The mean is over all that the portions of all processes count, so that they are as good as one large batch:
+        each is followed down by as much as it counts, and at the end the gradients are divided by what all count.
+        """
+        team, options = self.team, self.options
+        team.model.train()
+        alone = len(portions) == 1 and team.world == 1
+        summed = counted = tokens = 0.0
+        for portion in portions:
+            torch.manual_seed(seed_of(options.seed, self.state.step, portion.place))
+            batch = to_device(portion.batch, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                loss = team.loss(objective, batch, options.smoothing, last=portion is portions[-1])
+            weight = 1 if alone else loss.count * portion.counts
+            (loss.mean * weight).backward()  # type: ignore[no-untyped-call]
+            summed += float(loss.mean.detach()) * weight
+            counted += weight
+            tokens += portion.batch.tokens * portion.counts
+        summed, counted, tokens = team.total(summed, counted, tokens)
+        if not alone:
+            gradients = [p.grad for p in team.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, team.scale / counted)
+        return summed / counted, int(tokens)
 
     def _report(self, tokens: int, share: float) -> None:
         state = self.state
@@ -325,7 +357,7 @@ class _Keeper:
         self.watch.scalars(state.step, {f"valid/{name}": v for name, v in measures.items()})
         if state.best_value is None or value > state.best_value:
             state.best_value, state.best_step, state.since_best = value, state.step, 0
-            self.checkpoints.save("best", self.model, state)
+            self.team.save(self.checkpoints, "best", state)
         else:
             state.since_best += 1
         self._tick()
@@ -338,8 +370,13 @@ class _Keeper:
     def save(self) -> None:
         """Write the last checkpoint."""
         self._tick()
-        self.checkpoints.save("last", self.model, self.state, self.optimizer)
+        self.team.save(self.checkpoints, "last", self.state, self.optimizer)
         self.saved = time.monotonic()
+
+
+def seed_of(seed: int, step: int, place: int) -> int:
+    """What seeds a portion's draws: every step and every place in it another."""
+    return ((seed << 32) + step) ^ (place * 0x1E3779B97F4A7C15 & 2**62 - 1)
 
 
 @contextmanager
@@ -359,7 +396,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
     pressed: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if pressed:
+        if pressed and world() == 1:  # torchrun passes on what the terminal says to all
             raise KeyboardInterrupt  # asked twice: go at once
         pressed.append(number)
         say("stopping after this step ...")

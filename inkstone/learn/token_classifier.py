@@ -15,6 +15,7 @@ import torch
 
 from inkstone.ground.progress import say
 from inkstone.learn.data.batches import LabelExample, Plan, label_batch
+from inkstone.learn.data.shares import steps_of
 from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.labelled import LabelSpace, Texts, Trained, batch_logits, examples_of
 from inkstone.learn.loop import TrainingOptions, train
@@ -162,7 +163,8 @@ def trained_by_loop(
         title=architecture,
     )
     best = max((point["valid_measure"] for point in outcome.curve), default=0.0)
-    per_epoch = len(Plan(examples, tokens_per_batch=training.tokens_per_batch, seed=training.seed).epoch(0))
+    plan = Plan(examples, tokens_per_batch=training.tokens_per_batch, seed=training.seed)
+    per_epoch = steps_of(len(plan.epoch(0)), training.accumulate)
     return Trained(architecture, model.cpu(), reader, outcome, best, len(examples), per_epoch)
 
 

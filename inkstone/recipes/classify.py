@@ -26,6 +26,7 @@ from inkstone.corpus.rules import Dropped, Settings, held_out_keys, judge, make_
 from inkstone.corpus.split import stratified
 from inkstone.ground.configuration import plain
 from inkstone.ground.errors import ConfigError, DataError, require
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.ground.records import Labelled
 from inkstone.judge.baselines import label_baselines
@@ -88,7 +89,8 @@ def train_classifier(recipe: ClassifyRecipe, out: Path) -> dict[str, Any]:
     make_rules(recipe.cleaning, recipe.rules)
     with kept_run("classify", recipe, out) as run:
         result = _train(recipe, out, run)
-        shutil.rmtree(run, ignore_errors=True)
+        if leads():
+            shutil.rmtree(run, ignore_errors=True)
     return result
 
 
@@ -105,6 +107,8 @@ def _train(recipe: ClassifyRecipe, out: Path, run: Path) -> dict[str, Any]:
         run=run,
         vectors=recipe.vectors,
     )
+    if not leads():
+        return {}  # of several processes, one writes and judges
     classifier.description["name"] = recipe.name
     say("baselines: majority and TF-IDF with a linear classifier")
     test_texts = [record.text for record in corpus.test]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.rules import make_rules
 from inkstone.ground.errors import ConfigError, raise_all, require
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.recipes.documents import Documents, passages, read_texts
 from inkstone.recipes.pretrain_bundle import finish
@@ -66,6 +67,8 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
         fingerprint=_fingerprint(recipe, texts, tokenizer),
         title=recipe.name,
     )
+    if not leads():
+        return {}  # of several processes, one writes and judges
     result = finish(recipe, out, texts, tokenizer, model, outcome, feed)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result

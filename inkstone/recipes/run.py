@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from inkstone.ground.configuration import build, plain, read_yaml
 from inkstone.ground.errors import ConfigError, InkstoneError, OutputError
 from inkstone.ground.files import explained, write_text
+from inkstone.ground.processes import leads
 
 R = TypeVar("R")
 RECIPE = "recipe.yaml"
@@ -71,12 +72,12 @@ def kept_run(task: str, recipe: Any, out: Path) -> Iterator[Path]:
     try:
         with explained(run):
             run.mkdir(parents=True, exist_ok=True)
-        if not _holds(run, recipe):
+        if leads() and not _holds(run, recipe):
             kept = {"task": task, "out": str(out), "recipe": plain(recipe)}
             write_text(run / RECIPE, yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
         yield run
     except BaseException:
-        if is_new and not is_begun(run):
+        if leads() and is_new and not is_begun(run):
             shutil.rmtree(run, ignore_errors=True)
         raise
 

@@ -20,6 +20,7 @@ from typing import Any
 from inkstone.corpus.rules import make_rules
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import ConfigError, DataError, require
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.model.bundle import Bundle
 from inkstone.recipes.beginning import begin, configuration, opened_base, refuse_directions, settled
@@ -82,6 +83,8 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
             fingerprint=_fingerprint(recipe, examples, begun.digest),
             title=recipe.name,
         )
+    if not leads():
+        return {}  # of several processes, one writes and judges
     result = finish(recipe, out, corpus, directions, tokenizer, begun, examples, outcome)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
