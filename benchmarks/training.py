@@ -245,6 +245,7 @@ def by_transformers(case: str, seconds: float, *, bfloat16: bool) -> dict[str, A
 def ceiling() -> dict[str, Any]:
     """Operations a second of large matrix products."""
     import torch
+
     from inkstone.learn.profile import ceiling as measured
 
     return {"per_second": measured(torch.device("cpu"), torch.bfloat16)}

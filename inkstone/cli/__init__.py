@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-from inkstone.ground.errors import ConfigError, InkstoneError
+from inkstone.ground.errors import Collected, ConfigError, InkstoneError
 from inkstone.ground.processes import leads, world
 
 # verb: (module, attribute, help). A verb whose attribute is `app` has sub-commands.
@@ -113,16 +113,62 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
+def training_manner(dry_run: bool, profile: bool) -> dict[str, Any]:
+    """The training options that `--dry-run` and `--profile` stand for."""
+    return ({"preflight": "only"} if dry_run else {}) | ({"profile": True} if profile else {})
+
+
+def recipe_of(
+    kind: type[Any],
+    values: dict[str, Any],
+    out: Path | None,
+    title: str,
+    what: str,
+    check: Callable[[Any, Path, Collected], None],
+) -> tuple[Any, Path]:
+    """The recipe that these values make, and where its model goes. Raises InkstoneError with all that is wrong with them.
+
+    what: it learns from, such as "pairs". check: of the recipe itself, asked where something is wrong already.
+    """
+    from inkstone.ground.configuration import build_collecting
+    from inkstone.recipes.run import place_of, refuse_taken
+
+    found, place = Collected(title), None
+    with found.check():
+        place = place_of(out, values)
+    with found.check():
+        if not values.get("data"):
+            raise ConfigError(
+                f"there is nothing to train on. Give --data FILE ({what}), or a --recipe that names data."
+            )
+    if place is not None:
+        with found.check():
+            refuse_taken(place)
+    named = {"name": "unnamed", "data": [], **values} if found.errors else values
+    recipe = build_collecting(kind, named, found)
+    if found.errors and recipe is not None and recipe.data:
+        check(recipe, place or Path("model"), found)
+    found.raise_all()
+    assert place is not None, "without a place there was an error"
+    return recipe, place
+
+
 def train_and_report(
     train: Callable[[Any, Path], dict[str, Any]], recipe: Any, out: Path, as_json: bool
 ) -> None:
-    """Run a training recipe and print its report card; Ctrl-C says how to go on."""
+    """Run a training recipe and print its report card; Ctrl-C says how to go on. A dry run prints its preflight."""
     from inkstone.ground.progress import say
     from inkstone.learn.loop import Interrupted
+    from inkstone.learn.preflight import DryRun
     from inkstone.recipes.run import run_folder
 
     try:
         result = train(recipe, out)
+    except DryRun as done:
+        if as_json:
+            print_json(done.report)
+        say("a dry run: nothing was trained, nothing was written")
+        return
     except Interrupted as error:
         raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
     if not leads():

@@ -64,12 +64,20 @@ def train_translate(
     settings: Annotated[
         list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
     ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a translator from pairs of sentences."""
-    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.cli import recipe_of, training_manner
+    from inkstone.ground.configuration import from_settings, overlay, read_yaml
     from inkstone.recipes.beginning import FINE_TUNING, FINE_TUNING_LORA
-    from inkstone.recipes.run import place_of, refuse_taken
+    from inkstone.recipes.translate import check
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
     given: dict[str, Any] = {
@@ -86,18 +94,13 @@ def train_translate(
         "vectors": vectors,
         "fields": parse_fields(fields),
         "name": name,
+        "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
     if values.get("base"):
         values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
-    place = place_of(out, values)
-    if not values.get("data"):
-        raise ConfigError(
-            "there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data."
-        )
-    resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
-    refuse_taken(place)
+    resolved, place = recipe_of(TranslateRecipe, values, out, str(recipe or "recipe"), "pairs", check)
     _train_translator(resolved, place, as_json)
 
 

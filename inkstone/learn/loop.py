@@ -13,32 +13,34 @@ A loss that is not finite stops the run at once, with the last checkpoint intact
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
-from inkstone.ground.processes import world
+from inkstone.ground.processes import leads, world
 from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
 from inkstone.learn.data.shares import Portion, Steps
 from inkstone.learn.distributed import TEAMS, Parallel, Team, Validate, all_alike, assemble, together
+from inkstone.learn.memory import peak_memory_bytes
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
+from inkstone.learn.profile import NoProfiler, Profiler, StepProfiler
 from inkstone.learn.recompute import recomputed
 from inkstone.learn.state import Checkpoints, State
-from inkstone.learn.watch import Unwatched, Watch
+from inkstone.learn.watch import WATCHERS, Unwatched, Watch
 
 Precision = Literal["auto", "float32", "bfloat16"]
+PreflightMode = Literal["check", "only", "force", "skip"]
 REPORT_EVERY = 20  # steps between entries of the log
 
 
@@ -66,6 +68,11 @@ class TrainingOptions:
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
+    # How the run is gone about, not what comes of it: outside `repr`, of which fingerprints are made.
+    # preflight: "only" stops after it, "force" goes on where memory looks short.
+    preflight: PreflightMode = field(default="check", repr=False)
+    profile: bool = field(default=False, repr=False)  # trace some steps, and say where their time went
+    watch: tuple[str, ...] = field(default=("tensorboard",), repr=False)
 
     def __post_init__(self) -> None:
         least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
@@ -91,6 +98,9 @@ class TrainingOptions:
             problems.append(not_known("schedule", self.schedule, SCHEDULES))
         if self.parallel not in TEAMS:
             problems.append(not_known("parallel", self.parallel, TEAMS))
+        problems += [not_known("watch", one, WATCHERS) for one in self.watch if one not in WATCHERS]
+        if self.preflight not in get_args(PreflightMode):
+            problems.append(not_known("preflight", self.preflight, get_args(PreflightMode)))
         if self.seed >= 2**31:
             problems.append(f"seed={self.seed} must be below {2**31}")
         raise_all(ConfigError, "training options", problems)
@@ -180,17 +190,18 @@ def train_on(
     with (
         together(team),
         recomputed(team.model, options.checkpoint_activations),
-        _threads(options.threads),
-        Watch(run) if team.rank == 0 else nullcontext(Unwatched()) as watch,
+        with_threads(options.threads),
+        Watch(run, options.watch, title) if team.rank == 0 else nullcontext(Unwatched()) as watch,
         progress(title, total) as bar,
         _interruptible() as interrupted,
+        _profiling(options, run, device) as profiler,
     ):
         all_alike(team, fingerprint)
         state = _begin(checkpoints, team, optimizer, fingerprint)
         stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
         keeper = _Keeper(team, optimizer, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for portions in _batches(steps, state, state.step if stopped else total):
+        for portions in profiler.batches(_batches(steps, state, state.step if stopped else total)):
             keeper.step(objective, portions)
             if state.step % every == 0 or state.step == total:
                 stopped = keeper.validated(team.measured(validate))
@@ -380,7 +391,18 @@ def seed_of(seed: int, step: int, place: int) -> int:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _profiling(options: TrainingOptions, run: Path, device: torch.device) -> Iterator[Profiler]:
+    """Who looks inside some steps, where that is asked for."""
+    bfloat16 = picks_bfloat16(options.precision, device)
+    profiler = StepProfiler(run, device, bfloat16) if options.profile and leads() else NoProfiler()
+    try:
+        yield profiler
+    finally:
+        profiler.close()
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
     """So many threads for torch while the block runs; 0 leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
@@ -434,10 +456,3 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
     mallopt(trim_threshold, 1 << 29)
     mallopt(top_pad, 1 << 26)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used so far: of the GPU where there is one, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -43,6 +43,7 @@ def finish(
     model: Any,
     outcome: Outcome,
     feed: Feed,
+    foreseen: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone pretrain` prints."""
     import torch
@@ -80,6 +81,7 @@ def finish(
             data=_data(recipe, texts),
             results=(result,),
             training=_training(model, outcome, steps_of(len(feed.epoch(0)), recipe.training.accumulate)),
+            preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=parity,

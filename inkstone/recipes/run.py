@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from inkstone.ground.configuration import build, plain, read_yaml
@@ -63,9 +64,17 @@ def is_begun(run: Path) -> bool:
 
 
 @contextmanager
-def kept_run(task: str, recipe: Any, out: Path) -> Iterator[Path]:
-    """The folder of a run with its recipe in it. When the block fails before a checkpoint, a new folder goes again."""
+def kept_run(task: str, recipe: Any, out: Path, *, dry: bool = False) -> Iterator[Path]:
+    """The folder of a run with its recipe in it. When the block fails before a checkpoint, a new folder goes again.
+
+    dry: a folder elsewhere, gone after the block.
+    """
     import yaml
+
+    if dry:
+        with TemporaryDirectory(prefix="inkstone-dry-run-") as scratch:
+            yield Path(scratch)
+        return
 
     run = run_folder(out)
     is_new = not run.exists()

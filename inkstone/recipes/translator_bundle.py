@@ -39,6 +39,7 @@ def finish(
     begun: Beginning,
     examples: Sequence[Any],
     outcome: Outcome,
+    foreseen: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone train` prints."""
     import torch
@@ -74,6 +75,7 @@ def finish(
             data=_data(recipe, corpus),
             results=tuple(results),
             training=_training(model, begun, examples, recipe, outcome),
+            preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=certificate.facts(),

@@ -245,9 +245,10 @@ class Planned:
 
     def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
         """See `Feed`."""
-        return [partial(self._batch, numbers) for numbers in self.plan.epoch(number)]
+        return [partial(self.collated, numbers) for numbers in self.plan.epoch(number)]
 
-    def _batch(self, numbers: npt.NDArray[np.int64]) -> Batch:
+    def collated(self, numbers: npt.NDArray[np.int64]) -> Batch:
+        """The batch of these examples."""
         batch: Batch = self.collate(chunks(self.examples, numbers))
         return batch
 
