@@ -108,7 +108,7 @@ class LanguageModel:
         return GenerationOptions(**{"beam_size": 1, **drawn, **asked})
 
     def ids(self, text: str, *, chat: bool = False) -> list[int]:
-        """A text as a model reads it: the mark of the beginning, then its tokens. chat: as a user's words, to be answered.
+        """A text as a model reads it, behind the mark of the beginning. chat: as a user's words, to be answered.
 
         Raises ConfigError where the model knows no conversations, or a text without a token comes to nothing.
         """

@@ -6,7 +6,8 @@
 The base is a causal model of `inkstone pretrain` or a decoder that `inkstone pull` brought. Its own chat template is
 kept; one without any gets the house's (`text.template`), in the form of ChatML, and its two marks as new special tokens,
 of which `<|im_end|>` ends what it writes. What is asked for is what the assistant said, its end mark included, and
-nothing else. While it runs, everything lives in `<out>.run/`; killed at any moment, it goes on with `inkstone train resume`.
+nothing else. While it runs, everything lives in `<out>.run/`; killed at any moment, it goes on with `inkstone train
+resume`.
 """
 
 from __future__ import annotations
