@@ -71,7 +71,7 @@ def finish(
             shutil.copyfile(taught.folder / GENERATION, folder / GENERATION)
         _keep_adapter(recipe, taught, adapters, folder)
         rows = [list(one.ids) for one in evenly(talks.valid, PROVED)]
-        prompts = [_prompt(one) for one in evenly(talks.valid, PROMPTS)]
+        prompts = [_prompt(one, recipe.block - 1) for one in evenly(talks.valid, PROMPTS)]
         certificate = ship_language_model(folder, model, rows, prompts, limit=recipe.int8_limit)
         describe(folder, description, made)
         result = _judged(recipe, replies_of(model, talks.test, recipe), before)
@@ -121,9 +121,9 @@ def _keep_adapter(recipe: ChatRecipe, taught: Taught, adapters: Adapters | None,
             name_base(folder / ADAPTER, base, taught.folder)
 
 
-def _prompt(one: ChatExample) -> list[int]:
-    """A conversation up to where the assistant begins to speak."""
-    return list(one.ids[: max(1, list(one.said).index(True))])
+def _prompt(one: ChatExample, most: int) -> list[int]:
+    """A conversation up to where the assistant begins to speak, or of so many tokens."""
+    return list(one.ids[: min(most, max(1, list(one.said).index(True)))])
 
 
 def _judged(recipe: ChatRecipe, after: Any, before: Any) -> Result:

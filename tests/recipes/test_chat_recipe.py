@@ -23,8 +23,8 @@ from inkstone.text.foreign_tokenizer import ForeignTokenizer  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
 
 QUICK = {
-    "block": 48,
-    "training.tokens_per_batch": 480,
+    "block": 64,
+    "training.tokens_per_batch": 640,
     "training.epochs": 2,
     "training.learning_rate": 5e-3,
     "training.warmup_steps": 5,
@@ -66,7 +66,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts.write_text("\n".join(json.dumps({"text": english}) for _, english in made_pairs(300)), "utf-8")
     values = {
         "vocab_size": 340,
-        "block": 48,
+        "block": 64,
         "model": {"hidden_size": 32, "num_decoder_layers": 1, "feed_forward_size": 64},
         "training.epochs": 1,
         "training.tokens_per_batch": 960,
@@ -236,7 +236,7 @@ REFUSED = {
     "nothing": ((), "nothing that learns"),
     "no conversation": (("--data", "texts.jsonl"), "`messages`, or `instruction` and `output`"),
     "no decoder": (("--base", "nowhere"), "there is no folder of this name"),
-    "long block": (("--set", "block=49"), "block=49 is more than the base's max_positions=48"),
+    "long block": (("--set", "block=65"), "block=65 is more than the base's max_positions=64"),
     "several": (("--set", "block=4", "--set", "training.metric=bleu"), "2 problems"),
     "role": (("--data", "roles.jsonl"), "the role tool is not known"),
     "key": (("--set", "blok=3"), 'Did you mean "block"'),
