@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from inkstone.cli.chat import resume_chat, train_chat
 from inkstone.cli.classify import train_classify
 from inkstone.cli.corpus import parse_fields
 from inkstone.cli.embed import resume_embed, train_embed
@@ -16,6 +17,7 @@ from inkstone.ground.errors import ConfigError, not_known
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("classify")(train_classify)
 app.command("embed")(train_embed)
+app.command("chat")(train_chat)
 
 
 @app.callback()
@@ -122,6 +124,7 @@ def resume(
         "classify": _resume_classifier,
         "pretrain": _resume_language_model,
         "embed": resume_embed,
+        "chat": resume_chat,
     }
     if not isinstance(task, str) or task not in tasks:
         raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
