@@ -73,13 +73,13 @@ class _KnownGradients(torch.autograd.Function):
     """A value whose gradients were made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *parameters: Tensor) -> Tensor:
         ctx.known = gradients
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(None if one is None else one * gradients[0] for one in ctx.known))
+        return (None, None, *(one * gradients[0] for one in ctx.known))
 
 
 @dataclass(slots=True)
@@ -146,7 +146,9 @@ class _Attempts:
     def loss(self) -> Loss:
         """The loss of all passes, whose gradients are known."""
         assert self.value is not None and self.first is not None, "no pass had a weight"
-        mean: Tensor = _KnownGradients.apply(self.value, self.gradients, *self.parameters)  # type: ignore[no-untyped-call]
+        reached = [(p, g) for p, g in zip(self.parameters, self.gradients, strict=True) if g is not None]
+        parameters, gradients = zip(*reached, strict=True)
+        mean: Tensor = _KnownGradients.apply(self.value, gradients, *parameters)  # type: ignore[no-untyped-call]
         return Loss(mean, self.first.count, self.first.correct)
 
 

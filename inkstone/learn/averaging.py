@@ -9,7 +9,7 @@ The training itself goes on with its own weights. A checkpoint holds both, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inkstone.ground.errors import TrainingError
-
-Validate = Callable[[nn.Module], dict[str, float]]
+from inkstone.ground.progress import say
+from inkstone.learn.distributed import Team, Validate
+from inkstone.learn.state import Checkpoints, State, value_of
 
 
 class Averages:
@@ -54,18 +54,6 @@ class Averages:
         for name, one in self.parameters.items():
             one.copy_(tensors[name])
 
-    def load(self, file: Path) -> None:
-        """Take up the averages that a checkpoint holds. Raises TrainingError when they are not there."""
-        if not self.decay:
-            return
-        stored = load_file(file) if file.exists() else {}
-        if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in self.tensors.items()}:
-            raise TrainingError(
-                f"{file.parent} holds no averages of this model. Resume with the recipe it began with."
-            )
-        for name, tensor in stored.items():
-            self.tensors[name].copy_(tensor)
-
 
 def mean_of(places: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of the weights of some checkpoints; what is not a floating-point number is as in the last of them."""
@@ -79,23 +67,24 @@ def mean_of(places: Sequence[Path]) -> dict[str, Tensor]:
     return {n: (total[n] / len(places)).to(t.dtype) if n in total else t for n, t in last.items()}
 
 
-def keep_mean(
-    model: nn.Module,
-    places: Sequence[Path],
-    value: Callable[[dict[str, float]], float],
-    best: float,
-    validate: Validate,
-) -> dict[str, float] | None:
-    """Give the model the mean of these checkpoints and its measures back, when their value is above the best.
+def better_mean(
+    team: Team, checkpoints: Checkpoints, state: State, validate: Validate, metric: str
+) -> list[dict[str, float]]:
+    """Where the mean of the last validated weights beats the best: the model gets it, and the curve this point.
 
-    Else the model stays as it is, and there is nothing to tell.
+    The model comes with the best weights, and else keeps them. Nothing is written: a run that is resumed after its end
+    comes to the same again.
     """
+    places = checkpoints.all_of("recent")[-checkpoints.recent :] if checkpoints.recent else []
     if len(places) < 2:
-        return None
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(mean_of(places))
-    measures = validate(model)
-    if value(measures) > best:
-        return measures
-    model.load_state_dict(own)
-    return None
+        return []
+    assert state.best_value is not None, "weights that were validated have a value"
+    own = {name: tensor.clone() for name, tensor in team.model.state_dict().items()}
+    team.model.load_state_dict(mean_of(places))
+    team.total(0.0)  # all have read them: the leader may take them away
+    measures = team.measured(validate)
+    if value_of(measures, metric) > state.best_value:
+        say(f"the mean of the last {len(places)} validated weights is better, and kept")
+        return [state.point(measures)]
+    team.model.load_state_dict(own)
+    return []

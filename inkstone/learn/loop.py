@@ -13,32 +13,38 @@ A loss that is not finite stops the run at once, with the last checkpoint intact
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
+from inkstone.ground.processes import leads, world
 from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.adversarial import AdversarialOptions
-from inkstone.learn.averaging import Averages, Validate, keep_mean
-from inkstone.learn.data.batches import Batch, Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.averaging import Averages, better_mean
+from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.data.shares import Portion, Steps
+from inkstone.learn.distributed import TEAMS, Parallel, Team, Validate, all_alike, assemble, together
 from inkstone.learn.listening import listener
+from inkstone.learn.memory import peak_memory_bytes
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
+from inkstone.learn.profile import NoProfiler, Profiler, StepProfiler
+from inkstone.learn.recompute import recomputed
 from inkstone.learn.regularize import Regularization, regularized
-from inkstone.learn.state import Checkpoints, State
-from inkstone.learn.watch import Watch
+from inkstone.learn.state import Checkpoints, State, measures_of, value_of
+from inkstone.learn.watch import WATCHERS, Unwatched, Watch
 
 Precision = Literal["auto", "float32", "bfloat16"]
+PreflightMode = Literal["check", "only", "force", "skip"]
 REPORT_EVERY = 20  # steps between entries of the log
 
 
@@ -64,13 +70,21 @@ class TrainingOptions:
     average_last: int = 0  # validations whose mean weights are tried at the end; 0 = none
     regularize: Regularization = field(default_factory=Regularization)
     adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
+    accumulate: int = 1  # batches that make one step, and that several processes share
+    parallel: Parallel = "ddp"  # of several processes: "ddp" holds the whole model in each, "fsdp" a part
+    checkpoint_activations: bool = False  # run each layer twice instead of keeping what happens in it
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
+    # How the run is gone about, not what comes of it: outside `repr`, of which fingerprints are made.
+    # preflight: "only" stops after it, "force" goes on where memory looks short.
+    preflight: PreflightMode = field(default="check", repr=False)
+    profile: bool = field(default=False, repr=False)  # trace some steps, and say where their time went
+    watch: tuple[str, ...] = field(default=("tensorboard",), repr=False)
 
     def __post_init__(self) -> None:
         least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
-        least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1}
+        least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1, "accumulate": 1}
         least |= {"ema": 0, "average_last": 0}
         problems = [
             f"{name}={getattr(self, name)} must be at least {low}"
@@ -93,9 +107,32 @@ class TrainingOptions:
             problems.append(not_known("schedule", self.schedule, SCHEDULES))
         if self.average_last == 1:
             problems.append("average_last=1 is no mean: give 2 or more, or 0 for none")
+        if self.parallel not in TEAMS:
+            problems.append(not_known("parallel", self.parallel, TEAMS))
+        problems += [not_known("watch", one, WATCHERS) for one in self.watch if one not in WATCHERS]
+        if self.preflight not in get_args(PreflightMode):
+            problems.append(not_known("preflight", self.preflight, get_args(PreflightMode)))
+        problems += self._contradictions()
         if self.seed >= 2**31:
             problems.append(f"seed={self.seed} must be below {2**31}")
         raise_all(ConfigError, "training options", problems)
+
+    def _contradictions(self) -> list[str]:
+        """Options that exclude each other."""
+        whole = {
+            "ema": self.ema,
+            "average_last": self.average_last,
+            "adversarial": self.adversarial.kind != "none",
+            "regularize.mixup": self.regularize.mixup,
+        }
+        problems = [
+            f"{name} needs whole weights in every process: it goes with parallel=ddp, not fsdp"
+            for name, wanted in whole.items()
+            if wanted and self.parallel == "fsdp"
+        ]
+        if self.regularize.stochastic_depth and self.checkpoint_activations:
+            problems.append("checkpoint_activations would run other layers again than stochastic_depth left")
+        return problems
 
 
 class Interrupted(InkstoneError):
@@ -113,13 +150,6 @@ class Outcome:
     peak_memory_bytes: int
     curve: list[dict[str, float]]
     stopped_early: bool
-
-
-def value_of(measures: dict[str, float], metric: str) -> float:
-    """What decides which checkpoint is best: higher is better, and a loss counts downwards. Raises ConfigError."""
-    if metric not in measures:
-        raise ConfigError(not_known("training.metric", metric, measures))
-    return -measures[metric] if metric == "loss" else measures[metric]
 
 
 def pick_device() -> torch.device:
@@ -173,101 +203,78 @@ def train_on(
 ) -> Outcome:
     """As `train`, with the batches of a feed. Their sizes are the feed's affair, not `options.tokens_per_batch`."""
     keep_freed_memory()
-    per_epoch = len(feed.epoch(0))
-    total = max(1, math.ceil(options.epochs * per_epoch))
     device = pick_device()
-    model.to(device)
+    team = assemble(model, options.parallel, device)
+    steps = Steps(feed, options.accumulate, team.rank, team.world)
+    per_epoch = len(steps.epoch(0))
+    total = max(1, math.ceil(options.epochs * per_epoch))
     optimizer = OPTIMIZERS[options.optimizer](
-        model, learning_rate=options.learning_rate, weight_decay=options.weight_decay, beta2=options.beta2
+        team.model,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        beta2=options.beta2,
     )
     objective = regularized(objective, model, options.regularize, options.adversarial)
     listener().begins(model, objective, feed, options)
-    averages = Averages(model, options.ema)
-    checkpoints = Checkpoints(run)
-    state = _begin(checkpoints, model, optimizer, averages, fingerprint)
+    averages = Averages(team.model, options.ema)
+    checkpoints = Checkpoints(run, averages.tensors, recent=options.average_last)
     every = options.validate_every or per_epoch
-    stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
     with (
-        _threads(options.threads),
-        Watch(run) as watch,
+        together(team),
+        recomputed(team.model, options.checkpoint_activations),
+        with_threads(options.threads),
+        Watch(run, options.watch, title) if team.rank == 0 else nullcontext(Unwatched()) as watch,
         progress(title, total) as bar,
         _interruptible() as interrupted,
+        _profiling(options, run, device) as profiler,
     ):
-        keeper = _Keeper(model, optimizer, averages, checkpoints, state, options, total, watch, bar)
+        all_alike(team, fingerprint)
+        state = _begin(checkpoints, team, optimizer, fingerprint)
+        stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
+        keeper = _Keeper(team, optimizer, averages, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for batch in _batches(feed, state, state.step if stopped else total):
-            keeper.step(objective, to_device(batch, device))
+        for portions in profiler.batches(_batches(steps, state, state.step if stopped else total)):
+            keeper.step(objective, portions)
             if state.step % every == 0 or state.step == total:
                 with averages.shown():
-                    stopped = keeper.validated(validate(model))
-            if stopped or state.step == total or interrupted() or keeper.due():
+                    stopped = keeper.validated(team.measured(validate))
+            halted, due = team.total(interrupted(), team.rank == 0 and keeper.due())
+            if stopped or state.step == total or halted or due:
                 keeper.save()
-            if interrupted():
+            if halted:
                 raise Interrupted(f"stopped at step {state.step} of {total}; everything is saved.")
             if stopped:
                 break
-    best = checkpoints.newest("best")
-    if best is None:
-        raise TrainingError(
-            f"{run / 'checkpoints'} has lost its best checkpoint. Remove {run} and begin again."
-        )
-    checkpoints.load(best, model)
-    mean = _better_mean(model, checkpoints, state, validate, options)
+        team.finish(checkpoints)
+        mean = better_mean(team, checkpoints, state, validate, options.metric)
     model.eval()
-    listener().ended(max(value_of(_measures(point), options.metric) for point in state.curve + mean))
+    curve = state.curve + mean
+    listener().ended(max(value_of(measures_of(point), options.metric) for point in curve))
     return Outcome(
         state.step,
         state.step if mean else state.best_step,
         state.seconds,
         state.tokens / max(state.seconds, 1e-9),
         peak_memory_bytes(device),
-        state.curve + mean,
+        curve,
         stopped,
     )
 
 
-def _better_mean(
-    model: nn.Module, checkpoints: Checkpoints, state: State, validate: Validate, options: TrainingOptions
-) -> list[dict[str, float]]:
-    """Where the mean of the last validated weights beats the best: the model gets it, and the curve this point.
-
-    Nothing of it is kept on disk: a run that is resumed after its end comes to the same again.
-    """
-    assert state.best_value is not None, "a best checkpoint has a value"
-    places = checkpoints.all_of("recent")[-options.average_last :] if options.average_last else []
-    measures = keep_mean(model, places, lambda m: value_of(m, options.metric), state.best_value, validate)
-    if measures is None:
-        return []
-    say(f"the mean of the last {len(places)} validated weights is better, and kept")
-    return [_point(state, measures)]
-
-
-def _point(state: State, measures: dict[str, float]) -> dict[str, float]:
-    """A validation as the curve holds it."""
-    point = {"step": float(state.step), "seconds": round(state.seconds, 1), "train_loss": state.loss}
-    return {**point, **{f"valid_{name}": v for name, v in measures.items()}}
-
-
-def _measures(point: dict[str, float]) -> dict[str, float]:
-    """The measures of a point of the curve, as the validation named them."""
-    return {name.removeprefix("valid_"): v for name, v in point.items() if name.startswith("valid_")}
-
-
-def _begin(
-    checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, averages: Averages, fingerprint: str
-) -> State:
+def _begin(checkpoints: Checkpoints, team: Team, optimizer: Optimizers, fingerprint: str) -> State:
     place = checkpoints.newest("last")
     if place is None:
-        checkpoints.sweep(0)
+        if team.rank == 0:
+            checkpoints.sweep(0)
         return State(data=fingerprint)
-    state = checkpoints.load(place, model, optimizer)
+    state = checkpoints.load(place, team.model, optimizer)
     if state.data != fingerprint:
         raise TrainingError(
             f"{place.parent.parent} was begun with other data or another configuration. "
             "Give the same ones to resume, or another output to begin anew."
         )
-    averages.load(place / "averages.safetensors")
-    checkpoints.sweep(state.step)
+    if team.rank == 0:
+        checkpoints.sweep(state.step)
     return state
 
 
@@ -276,8 +283,8 @@ def out_of_patience(state: State, options: TrainingOptions) -> bool:
     return bool(options.patience) and state.since_best >= options.patience
 
 
-def _batches(feed: Feed, state: State, total: int) -> Iterator[Batch]:
-    """Batches from where the state stands, keeping the state's place up to date: it names the batch after this one."""
+def _batches(feed: Steps, state: State, total: int) -> Iterator[list[Portion]]:
+    """What steps read, from where the state stands, keeping its place up to date: it names the step after this one."""
     while state.step < total:
         planned = feed.epoch(state.epoch)
         while state.index < len(planned) and state.step < total:
@@ -295,20 +302,20 @@ class _Keeper:
 
     def __init__(
         self,
-        model: nn.Module,
+        team: Team,
         optimizer: Optimizers,
         averages: Averages,
         checkpoints: Checkpoints,
         state: State,
         options: TrainingOptions,
         total: int,
-        watch: Watch,
+        watch: Watch | Unwatched,
         bar: Progress,
     ) -> None:
-        self.model, self.optimizer, self.checkpoints, self.state = model, optimizer, checkpoints, state
+        self.team, self.optimizer, self.checkpoints, self.state = team, optimizer, checkpoints, state
         self.options, self.total, self.watch, self.bar = options, total, watch, bar
         self.averages = averages
-        self.device = next(model.parameters()).device
+        self.device = next(team.model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
         self.clock = self.saved = time.monotonic()
         self.recent_tokens = self.recent_seconds = 0.0  # fading sums: their ratio is the speed of late
@@ -319,21 +326,16 @@ class _Keeper:
             say(f"resuming after step {self.state.step} of {self.total}")
         self.bar.advance(self.state.step)
 
-    def step(self, objective: Objective, batch: Batch) -> None:
-        """One step of the optimiser."""
-        state, options = self.state, self.options
-        torch.manual_seed((options.seed << 32) + state.step)
-        self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss = objective(self.model, batch, options.smoothing)
-        value = float(loss.mean.detach())
+    def step(self, objective: Objective, portions: Sequence[Portion]) -> None:
+        """One step of the optimiser, over what all processes read for it."""
+        state, options, team = self.state, self.options, self.team
+        value, tokens = self._gradients(objective, portions)
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value} at step {state.step + 1}. Lower the learning rate "
                 f"(now {options.learning_rate}) and begin again; the last checkpoint is intact."
             )
-        loss.mean.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        torch.nn.utils.clip_grad_norm_(team.model.parameters(), options.clip_norm)
         share = rate(options.schedule, state.step, options.warmup_steps, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * share
@@ -341,9 +343,35 @@ class _Keeper:
         self.optimizer.zero_grad()
         state.step += 1
         self.averages.update(state.step)
-        state.tokens += batch.tokens
+        state.tokens += tokens
         state.loss = value if math.isnan(state.loss) else 0.98 * state.loss + 0.02 * value
-        self._report(batch.tokens, share)
+        self._report(tokens, share)
+
+    def _gradients(self, objective: Objective, portions: Sequence[Portion]) -> tuple[float, int]:
+        """Leave the gradients of the step's mean loss in the parameters; the loss, and how many tokens were read.
+
+        The mean is over all that the portions of all processes count, so that they are as good as one large batch:
+        each is followed down by as much as it counts, and at the end the gradients are divided by what all count.
+        """
+        team, options = self.team, self.options
+        team.model.train()
+        alone = len(portions) == 1 and team.world == 1
+        summed = counted = tokens = 0.0
+        for portion in portions:
+            torch.manual_seed(seed_of(options.seed, self.state.step, portion.place))
+            batch = to_device(portion.batch, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                loss = team.loss(objective, batch, options.smoothing, last=portion is portions[-1])
+            weight = 1 if alone else loss.count * portion.counts
+            (loss.mean * weight).backward()  # type: ignore[no-untyped-call]
+            summed += float(loss.mean.detach()) * weight
+            counted += weight
+            tokens += portion.batch.tokens * portion.counts
+        summed, counted, tokens = team.total(summed, counted, tokens)
+        if not alone:
+            gradients = [p.grad for p in team.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, team.scale / counted)
+        return summed / counted, int(tokens)
 
     def _report(self, tokens: int, share: float) -> None:
         state = self.state
@@ -372,15 +400,15 @@ class _Keeper:
         """Record a validation; keep the model when it is the best so far. True when it is time to stop."""
         state = self.state
         value = value_of(measures, self.options.metric)
-        state.curve.append(_point(state, measures))
+        state.curve.append(state.point(measures))
         self.watch.scalars(state.step, {f"valid/{name}": v for name, v in measures.items()})
         if state.best_value is None or value > state.best_value:
             state.best_value, state.best_step, state.since_best = value, state.step, 0
-            self.checkpoints.save("best", self.model, state)
+            self.team.save(self.checkpoints, "best", state)
         else:
             state.since_best += 1
         if self.options.average_last:
-            self.checkpoints.save("recent", self.model, state, keep=self.options.average_last)
+            self.team.save(self.checkpoints, "recent", state)
         self._tick()
         listener().validated(measures, value)
         return out_of_patience(state, self.options)
@@ -392,12 +420,28 @@ class _Keeper:
     def save(self) -> None:
         """Write the last checkpoint."""
         self._tick()
-        self.checkpoints.save("last", self.model, self.state, self.optimizer, self.averages.tensors)
+        self.team.save(self.checkpoints, "last", self.state, self.optimizer)
         self.saved = time.monotonic()
 
 
+def seed_of(seed: int, step: int, place: int) -> int:
+    """What seeds a portion's draws: every step and every place in it another."""
+    return ((seed << 32) + step) ^ (place * 0x1E3779B97F4A7C15 & 2**62 - 1)
+
+
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _profiling(options: TrainingOptions, run: Path, device: torch.device) -> Iterator[Profiler]:
+    """Who looks inside some steps, where that is asked for."""
+    bfloat16 = picks_bfloat16(options.precision, device)
+    profiler = StepProfiler(run, device, bfloat16) if options.profile and leads() else NoProfiler()
+    try:
+        yield profiler
+    finally:
+        profiler.close()
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
     """So many threads for torch while the block runs; 0 leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
@@ -413,7 +457,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
     pressed: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if pressed:
+        if pressed and world() == 1:  # torchrun passes on what the terminal says to all
             raise KeyboardInterrupt  # asked twice: go at once
         pressed.append(number)
         say("stopping after this step ...")
@@ -451,10 +495,3 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 1 << 25)  # the largest that glibc takes
     mallopt(trim_threshold, 1 << 29)
     mallopt(top_pad, 1 << 26)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used so far: of the GPU where there is one, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

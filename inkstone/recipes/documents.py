@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inkstone.corpus.read import read_documents
 from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
-from inkstone.ground.errors import DataError
+from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Document
 from inkstone.text.language import UNDETERMINED, detect
@@ -42,8 +42,13 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
 
     Raises DataError where nothing is left to train on, or too little to hold some out.
     """
-    test, valid = (list(_read(recipe, paths)[0]) for paths in (recipe.test, recipe.valid))
-    documents, unreadable = _read(recipe, recipe.data)
+    found = Collected("data")
+    sides: dict[str, tuple[list[Document], int]] = {}
+    for use in ("test", "valid", "data"):
+        with found.check():
+            sides[use] = _read(recipe, getattr(recipe, use))
+    found.raise_all()
+    (test, _), (valid, _), (documents, unreadable) = sides.values()
     if not documents:
         raise DataError(f"{', '.join(recipe.data)}: there is no document to train on.")
     documents, dropped = _cleaned(documents, recipe, frozenset())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.read import read_pairs
 from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
-from inkstone.ground.errors import DataError
+from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
 from inkstone.text.normalize import normalize
@@ -37,10 +37,19 @@ class Corpus:
 
 def read_corpus(recipe: TranslateRecipe) -> Corpus:
     """Read, normalise and clean; training pairs that stand in a validation or test set are dropped."""
-    tests = {name: list(_normalised(_read(recipe, paths), recipe)) for name, paths in recipe.test.items()}
-    valid = list(_normalised(_read(recipe, recipe.valid), recipe)) if recipe.valid else []
-    reading = _read(recipe, recipe.data)
-    pairs = list(_normalised(reading, recipe))
+    found = Collected("data")
+    tests: dict[str, list[Pair]] = {}
+    valid: list[Pair] = []
+    pairs: list[Pair] = []
+    for name, paths in recipe.test.items():
+        with found.check():
+            tests[name] = list(_normalised(_read(recipe, paths), recipe))
+    with found.check():
+        valid = list(_normalised(_read(recipe, recipe.valid), recipe)) if recipe.valid else []
+    with found.check():
+        reading = _read(recipe, recipe.data)
+        pairs = list(_normalised(reading, recipe))
+    found.raise_all()
     for read in reading.sources:
         say(read.describe())
     if not pairs:
