@@ -39,6 +39,7 @@ from inkstone.ground.files import write_json
 from inkstone.ground.manifest import read_json
 from inkstone.ground.processes import leads, rank, world
 from inkstone.ground.progress import say
+from inkstone.learn.adversarial import AdversarialOptions
 from inkstone.learn.data.batches import Batch, Feed, Planned, to_device
 from inkstone.learn.data.corruption import HidingFeed
 from inkstone.learn.data.shares import divided, steps_of
@@ -54,6 +55,7 @@ from inkstone.learn.memory import available_bytes, peak_memory_bytes, saved_acti
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, Optimizers
 from inkstone.learn.recompute import recomputed
+from inkstone.learn.regularize import regularized
 from inkstone.learn.state import Checkpoints, State
 
 FILE = "preflight.json"  # in the run's folder
@@ -183,7 +185,10 @@ class _Rehearsal:
         options: TrainingOptions,
         device: torch.device,
     ) -> None:
-        self.model, self.objective, self.options, self.device = model, objective, options, device
+        self.model, self.options, self.device = model, options, device
+        self.objective = regularized(objective, model, options.regularize, options.adversarial)
+        # The passes of an attack come one after another: what is kept is kept of one.
+        self.one_pass = regularized(objective, model, options.regularize, AdversarialOptions())
         self.bfloat16 = picks_bfloat16(options.precision, device)
         self.makers = feed.epoch(0)
         self.seen = [make() for make in _spread(self.makers, LOOKED_AT)]
@@ -273,7 +278,7 @@ class _Rehearsal:
             saved_activations(self.model) as saved,
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16),
         ):
-            self.objective(self.model, to_device(batch, self.device), self.options.smoothing)
+            self.one_pass(self.model, to_device(batch, self.device), self.options.smoothing)
         return saved.size_bytes
 
     def _refuse(self, needed: int, how: str) -> None:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,7 @@ def _translate() -> Task:
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
     def train(recipe: Any, out: Path) -> None:
-        train_translator(recipe, out)
+        train_translator(replace(recipe, training=_unrehearsed(recipe.training)), out)
 
     return Task(
         TranslateRecipe,
@@ -254,7 +254,7 @@ def _classify() -> Task:
         choice = choose(
             texts,
             valid if corpus.valid else None,
-            recipe.options,
+            _all_unrehearsed(recipe.options),
             multi_label=corpus.multi_label,
             run=out,
             vectors=None if recipe.vectors is None else FirstEmbeddings.read(recipe.vectors),
@@ -277,7 +277,7 @@ def _pretrain() -> Task:
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
     def train(recipe: Any, out: Path) -> None:
-        pretrain(recipe, out)
+        pretrain(replace(recipe, training=_unrehearsed(recipe.training)), out)
 
     return Task(
         PretrainRecipe,
@@ -294,6 +294,21 @@ TASKS: dict[str, Callable[[], Task]] = {
     "classify": _classify,
     "pretrain": _pretrain,
 }
+
+
+def _unrehearsed(training: Any) -> Any:
+    """Training without its preflight: a trial begins at once."""
+    return replace(training, preflight="skip")
+
+
+def _all_unrehearsed(options: Any) -> Any:
+    """The same of all that a classifier may be."""
+    kinds = {name: getattr(options, name) for name in ("transformer", "rnn", "cnn")}
+    quick = {name: replace(one, training=_unrehearsed(one.training)) for name, one in kinds.items()}
+    pretrained = options.pretrained
+    if pretrained.tuning is not None:
+        pretrained = replace(pretrained, tuning=_unrehearsed(pretrained.tuning))
+    return replace(options, pretrained=pretrained, **quick)
 
 
 def _task(name: str) -> Task:

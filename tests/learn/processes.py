@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from inkstone.ground.errors import InkstoneError
 from inkstone.ground.processes import rank
 from inkstone.learn import muon
+from inkstone.learn.adversarial import AdversarialOptions
+from inkstone.learn.regularize import Regularization
 
 
 def run_case(name: str, case: dict[str, Any], folder: Path) -> None:
@@ -30,6 +32,9 @@ def run_case(name: str, case: dict[str, Any], folder: Path) -> None:
     model = reversing.small_model(**options.pop("model", {}))
     die_at, fail_at = options.pop("die_at", None), options.pop("fail_at", None)
     muon.PRECISION = torch.float32 if options.pop("exact_muon", False) else torch.bfloat16
+    for record, kind in (("adversarial", AdversarialOptions), ("regularize", Regularization)):
+        if record in options:
+            options[record] = kind(**options[record])
     place = folder / options.pop("run", name)
     if options.get("fingerprint") == "by rank":
         options["fingerprint"] = str(rank())

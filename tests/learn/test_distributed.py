@@ -48,6 +48,10 @@ CASES["rotary, gated, untied, fsdp"] = {
         "positions": "rotary", "norm": "rms", "feed_forward": "gated", "query_key_norm": True, "tie_embeddings": False,
     },
 }  # fmt: skip
+CASES["attacked, held together, averaged, ddp"] = {
+    **PLAIN, "parallel": "ddp", "adversarial": {"kind": "fgm"}, "regularize": {"r_drop": 1.0},
+    "ema": 0.9, "average_last": 3, "validate_every": 4,
+}  # fmt: skip
 CHANGES: dict[str, dict[str, Any]] = {  # of the number of processes, in the middle of a run
     f"{optimizer}, {parallel}": {
         **PLAIN, "optimizer": optimizer, "exact_muon": True, "parallel": parallel, "save_every_s": 0,
