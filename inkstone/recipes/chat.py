@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from inkstone.corpus.conversations import read_conversations
 from inkstone.ground.errors import BundleError, ConfigError, DataError, raise_all, require
 from inkstone.ground.files import sha256
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.ground.records import Conversation
 from inkstone.recipes.chat_bundle import finish
@@ -80,6 +81,7 @@ def train_chat(recipe: ChatRecipe, out: Path) -> dict[str, Any]:
 
 def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str, Any]:
     from inkstone.learn.data.conversations import ConversationFeed
+    from inkstone.learn.data.shares import steps_of
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import causal
 
@@ -109,8 +111,11 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
             fingerprint=_fingerprint(recipe, taught, talks.train),
             title=recipe.name,
         )
+    if not leads():
+        return {}  # of several processes, one writes and judges
     model = taught.model if adapters is None else adapters.merged(ADAPTER)
-    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, len(feed.epoch(0)))
+    per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
+    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, per_epoch)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 
