@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inkstone.cli.corpus import parse_fields
+from inkstone.cli.corpus import named_tests, parse_fields
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError
 
@@ -82,7 +82,6 @@ def train_embed(
 ) -> None:
     """Train an encoder that gives texts vectors, from pairs of texts that belong together."""
     from inkstone.cli import recipe_of, train_and_report, training_manner
-    from inkstone.cli.train import named_tests
     from inkstone.ground.configuration import from_settings, overlay, read_yaml
     from inkstone.recipes.embed import check_beforehand, train_encoder
     from inkstone.recipes.embed_recipe import EmbedRecipe

@@ -10,7 +10,7 @@ import typer
 
 from inkstone.cli.chat import resume_chat, train_chat
 from inkstone.cli.classify import train_classify
-from inkstone.cli.corpus import parse_fields
+from inkstone.cli.corpus import named_tests, parse_fields
 from inkstone.cli.embed import resume_embed, train_embed
 from inkstone.ground.errors import ConfigError, not_known
 
@@ -155,18 +155,3 @@ def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
     from inkstone.recipes.translate import train_translator
 
     train_and_report(train_translator, recipe, out, as_json)
-
-
-def named_tests(given: list[str]) -> dict[str, list[str]]:
-    """Test sets by name: NAME=FILE, or FILE called by its own name. Raises ConfigError for a name used twice."""
-    tests: dict[str, list[str]] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or "/" in name:
-            name, path = Path(text).name.split(".{")[0], text
-        if not name or not path:
-            raise ConfigError(f'--test "{text}" names no file. Write --test FILE or --test NAME=FILE.')
-        if name in tests:
-            raise ConfigError(f'two test sets are called "{name}". Name them apart: --test NAME=FILE.')
-        tests[name] = [path]
-    return tests

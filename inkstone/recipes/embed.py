@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from inkstone.corpus.rules import make_rules
 from inkstone.ground.errors import BundleError, Collected, ConfigError, not_known, raise_all, require
 from inkstone.ground.files import sha256
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.judge.retrieval import Retrieval
 from inkstone.recipes.embed_bundle import finish
@@ -89,6 +90,7 @@ def findings(corpus: RelatedCorpus) -> list[str]:
 def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict[str, Any]:
     from inkstone.learn.data.batches import Plan, Planned
     from inkstone.learn.data.related import related_batch
+    from inkstone.learn.data.shares import steps_of
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives.contrastive import contrasted
     from inkstone.learn.preflight import preflight
@@ -121,7 +123,10 @@ def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict
         fingerprint=_fingerprint(recipe, examples, base),
         title=recipe.name,
     )
-    result = finish(recipe, out, corpus, reader, model, outcome, len(feed.epoch(0)), _begun(base), foreseen)
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
+    result = finish(recipe, out, corpus, reader, model, outcome, per_epoch, _begun(base), foreseen)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 
