@@ -6,8 +6,8 @@ do for itself. Outside such a cluster, or for few items, the work is simply done
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +22,8 @@ BLOCK = 1000  # items that go through the work at once; fewer are not worth a jo
 def in_blocks(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
     """work(items), which gives one result for each item: by all machines of the cluster, where there is one.
 
-    All processes of the run have to call it; the leader has the work done and shares what comes of it.
+    Results are numbers and lists of them. All processes of the run have to call it; the leader has the work done and
+    shares what comes of it.
     """
     if ON_RAY not in os.environ or len(items) < BLOCK:
         return work(items)
@@ -36,18 +37,19 @@ def in_blocks(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> lis
 
 
 def by_ray_data(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
-    """The same by Ray Data: each row of its data set is a block of items."""
+    """The same by Ray Data: each row of its data set names a block of items, and gets what comes of it as JSON."""
+    import ray
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = [
-        {"number": start, "block": pickle.dumps(list(items[start : start + BLOCK]))}
-        for start in range(0, len(items), BLOCK)
-    ]
+    shared = ray.put((work, list(items)))
 
     def worked(row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": row["number"], "found": pickle.dumps(work(pickle.loads(row["block"])))}
+        do, everything = ray.get(shared)
+        start = int(row["start"])
+        return {"start": start, "found": json.dumps(do(everything[start : start + BLOCK]))}
 
+    rows = [{"start": start} for start in range(0, len(items), BLOCK)]
     found = ray.data.from_items(rows).map(worked).take_all()
-    found.sort(key=lambda row: int(row["number"]))
-    return [result for row in found for result in pickle.loads(row["found"])]
+    found.sort(key=lambda row: int(row["start"]))
+    return [result for row in found for result in json.loads(row["found"])]
