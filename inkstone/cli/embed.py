@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inkstone.cli.corpus import parse_fields
+from inkstone.cli.corpus import named_tests, parse_fields
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError
 
@@ -71,15 +71,20 @@ def train_embed(
     settings: Annotated[
         list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
     ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train an encoder that gives texts vectors, from pairs of texts that belong together."""
-    from inkstone.cli import train_and_report
-    from inkstone.cli.train import named_tests
-    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
-    from inkstone.recipes.embed import train_encoder
+    from inkstone.cli import recipe_of, train_and_report, training_manner
+    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.recipes.embed import check_beforehand, train_encoder
     from inkstone.recipes.embed_recipe import EmbedRecipe
-    from inkstone.recipes.run import place_of, refuse_taken
 
     given: dict[str, Any] = {
         "data": data,
@@ -91,16 +96,12 @@ def train_embed(
         "both_ways": both_ways,
         "fields": parse_fields(fields),
         "name": name,
+        "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value}
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
-    place = place_of(out, values)
-    if not values.get("data"):
-        raise ConfigError(
-            "there is nothing to train on. Give --data FILE (pairs of texts), or a --recipe that names data."
-        )
-    resolved = build(EmbedRecipe, values, str(recipe or "recipe"))
-    refuse_taken(place)
+    title = str(recipe or "recipe")
+    resolved, place = recipe_of(EmbedRecipe, values, out, title, "pairs of texts", check_beforehand)
     train_and_report(train_encoder, resolved, place, as_json)
 
 

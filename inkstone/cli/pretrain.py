@@ -41,11 +41,16 @@ def pretrain(
     profile: Annotated[
         bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
     ] = False,
+    on: Annotated[
+        str | None, typer.Option(help="A Ray cluster: ray (on this machine) or ray://HOST:PORT.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --on: processes that train.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
     from inkstone.cli import recipe_of, train_and_report, training_manner
     from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.recipes.on_ray import on_ray
     from inkstone.recipes.pretrain import check
     from inkstone.recipes.pretrain import pretrain as run
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
@@ -67,7 +72,7 @@ def pretrain(
     given = {key: value for key, value in given.items() if value not in (None, [], {})}
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
     resolved, place = recipe_of(PretrainRecipe, values, out, str(recipe or "recipe"), "documents", check)
-    train_and_report(run, resolved, place, as_json)
+    train_and_report(on_ray(run, on, workers) if on else run, resolved, place, as_json)
 
 
 def resume_pretrain(run: Path, as_json: bool) -> None:

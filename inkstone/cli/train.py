@@ -10,7 +10,7 @@ import typer
 
 from inkstone.cli.chat import resume_chat, train_chat
 from inkstone.cli.classify import train_classify
-from inkstone.cli.corpus import parse_fields
+from inkstone.cli.corpus import named_tests, parse_fields
 from inkstone.cli.embed import resume_embed, train_embed
 from inkstone.ground.errors import ConfigError, not_known
 
@@ -73,6 +73,10 @@ def train_translate(
     profile: Annotated[
         bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
     ] = False,
+    on: Annotated[
+        str | None, typer.Option(help="A Ray cluster: ray (on this machine) or ray://HOST:PORT.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --on: processes that train.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a translator from pairs of sentences."""
@@ -103,7 +107,7 @@ def train_translate(
     if values.get("base"):
         values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
     resolved, place = recipe_of(TranslateRecipe, values, out, str(recipe or "recipe"), "pairs", check)
-    _train_translator(resolved, place, as_json)
+    _train_translator(resolved, place, as_json, on, workers)
 
 
 @app.command("resume")
@@ -150,23 +154,9 @@ def _resume_language_model(run: Path, as_json: bool) -> None:
     resume_pretrain(run, as_json)
 
 
-def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
+def _train_translator(recipe: Any, out: Path, as_json: bool, on: str | None = None, workers: int = 1) -> None:
     from inkstone.cli import train_and_report
+    from inkstone.recipes.on_ray import on_ray
     from inkstone.recipes.translate import train_translator
 
-    train_and_report(train_translator, recipe, out, as_json)
-
-
-def named_tests(given: list[str]) -> dict[str, list[str]]:
-    """Test sets by name: NAME=FILE, or FILE called by its own name. Raises ConfigError for a name used twice."""
-    tests: dict[str, list[str]] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or "/" in name:
-            name, path = Path(text).name.split(".{")[0], text
-        if not name or not path:
-            raise ConfigError(f'--test "{text}" names no file. Write --test FILE or --test NAME=FILE.')
-        if name in tests:
-            raise ConfigError(f'two test sets are called "{name}". Name them apart: --test NAME=FILE.')
-        tests[name] = [path]
-    return tests
+    train_and_report(on_ray(train_translator, on, workers) if on else train_translator, recipe, out, as_json)

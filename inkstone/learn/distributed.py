@@ -10,8 +10,9 @@ torchrun (or Ray) starts the processes; each runs the same recipe and finds its 
 and all of them end with the same weights, those that one process would have ended with. What decides the course of the
 run (losses, measures, when to save or stop) is agreed on, so no rank waits for one that has turned off elsewhere.
 
-Three kinds of team share an interface: `Alone`; `Replicas`, where every process holds the whole model (DDP, Li et al.,
-2020); `Shards` (`learn.fsdp`), where each holds a part of every matrix (FSDP2, Zhao et al., 2023). Processes talk by
+Three kinds of team share an interface (`learn.teams` chooses): `Alone`; `Replicas`, where every process holds the whole
+model (DDP, Li et al., 2020); `Shards` (`learn.fsdp`), where each holds a part of every matrix (FSDP2, Zhao et al., 2023).
+Processes talk by
 gloo on CPUs and by NCCL on GPUs.
 
 Files: all ranks see the same folder of the run, as on one machine or a shared file system. A rank that fails leaves its
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -41,7 +42,6 @@ from inkstone.learn.objectives.loss import Loss, Objective
 from inkstone.learn.optim import Optimizers
 from inkstone.learn.state import Checkpoints, State
 
-Parallel = Literal["ddp", "fsdp"]
 Validate = Callable[[nn.Module], dict[str, float]]
 LONGEST_WAIT = timedelta(
     days=1
@@ -214,23 +214,6 @@ def through(door: nn.Module, objective: Objective, batch: Batch, smoothing: floa
 
     mean = door(work)
     return replace(found[0], mean=mean)
-
-
-def assemble(model: nn.Module, parallel: Parallel, device: torch.device) -> Team:
-    """The team of this process: alone, or joined with the others that torchrun started."""
-    if not join():
-        return Alone(model, device)
-    return TEAMS[parallel](model, device)
-
-
-def _shards(model: nn.Module, device: torch.device) -> Team:
-    from inkstone.learn.fsdp import Shards
-
-    team: Team = Shards(model, device)
-    return team
-
-
-TEAMS: dict[str, Callable[[nn.Module, torch.device], Team]] = {"ddp": Replicas, "fsdp": _shards}
 
 
 def join() -> bool:

@@ -32,7 +32,7 @@ from inkstone.learn.adversarial import AdversarialOptions
 from inkstone.learn.averaging import Averages, better_mean
 from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
 from inkstone.learn.data.shares import Portion, Steps
-from inkstone.learn.distributed import TEAMS, Parallel, Team, Validate, all_alike, assemble, together
+from inkstone.learn.distributed import Team, Validate, all_alike, together
 from inkstone.learn.listening import listener
 from inkstone.learn.memory import peak_memory_bytes
 from inkstone.learn.objectives.loss import Objective
@@ -41,6 +41,7 @@ from inkstone.learn.profile import NoProfiler, Profiler, StepProfiler
 from inkstone.learn.recompute import recomputed
 from inkstone.learn.regularize import Regularization, regularized
 from inkstone.learn.state import Checkpoints, State, measures_of, value_of
+from inkstone.learn.teams import TEAMS, Parallel, assemble
 from inkstone.learn.watch import WATCHERS, Unwatched, Watch
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -190,7 +190,7 @@ class _Rehearsal:
         # The passes of an attack come one after another: what is kept is kept of one.
         self.one_pass = regularized(objective, model, options.regularize, AdversarialOptions())
         self.bfloat16 = picks_bfloat16(options.precision, device)
-        self.makers = feed.epoch(0)
+        self.feed, self.makers = feed, feed.epoch(0)
         self.seen = [make() for make in _spread(self.makers, LOOKED_AT)]
         self.largest = largest(feed, self.seen)
         if options.accumulate % world():  # processes share the rows of each batch, not whole ones
@@ -263,7 +263,7 @@ class _Rehearsal:
     def _foreseen(self) -> int:
         """What a step will take besides what is held: two small batches tell what autograd keeps of the largest."""
         rows = len(rows_of(self.largest))
-        small = [a_few(self.largest, part) for part in FEW]
+        small = [a_few(self.feed, self.largest, part) for part in FEW]
         few, more = (len(rows_of(batch)) for batch in small)
         kept = [self._kept(batch) for batch in small]
         slope = (kept[1] - kept[0]) / max(1, more - few)
@@ -433,9 +433,12 @@ def _cost(batch: Batch) -> float:
     return sum(grid.numel() * (1 + grid.shape[1] / 1024) for grid in _grids(batch))
 
 
-def a_few(batch: Batch, part: int) -> Batch:
-    """Every so many-th row of a batch, at least one."""
-    return divided(batch, 0, min(part, len(rows_of(batch)))).batch
+def a_few(feed: Feed, whole: Batch, part: int) -> Batch:
+    """A part of the longest batch, a row at least: of a plan its longest texts, else every so many-th row."""
+    if isinstance(feed, Planned | HidingFeed):
+        rows = feed.plan.largest()
+        return feed.collated(rows[: -(-len(rows) // part)])
+    return divided(whole, 0, min(part, len(rows_of(whole)))).batch
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

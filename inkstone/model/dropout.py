@@ -46,7 +46,7 @@ def _thinned(x: Tensor, masks: list[Tensor]) -> Tensor:
         return x * masks[0].view(x.shape)
     flat = x.reshape(-1)
     out = torch.empty_like(flat)
-    for part, kept, mask in zip(flat.split(WINDOW), out.split(WINDOW), masks, strict=True):
+    for part, kept, mask in zip(torch.split(flat, WINDOW), torch.split(out, WINDOW), masks, strict=True):
         torch.mul(part, mask, out=kept)
     return out.view(x.shape)
 

@@ -13,7 +13,6 @@ resume`.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,25 +21,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inkstone.corpus.conversations import read_conversations
-from inkstone.ground.errors import BundleError, ConfigError, DataError, raise_all, require
+from inkstone.ground.errors import BundleError, ConfigError, raise_all, require
 from inkstone.ground.files import sha256
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
-from inkstone.ground.records import Conversation
 from inkstone.recipes.chat_bundle import finish
-from inkstone.recipes.chat_recipe import ChatRecipe
+from inkstone.recipes.chat_recipe import ADAPTER, ChatRecipe
 from inkstone.recipes.run import kept_recipe, kept_run
+from inkstone.recipes.talks import read_talks, replies_of
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
-from inkstone.text.template import CHATML, DEFAULT_CHAT_TEMPLATE, ChatTemplate, encode_chat
+from inkstone.text.template import CHATML, DEFAULT_CHAT_TEMPLATE
 from inkstone.text.tokenizer import BOS, Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.learn.data.conversations import ChatExample
     from inkstone.model.lora import Adapters
     from inkstone.model.transformer import Transformer
-
-HELD_OUT_SHARE, MOST = 0.05, 500  # of the conversations, where no validation or test data is given
-ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +49,6 @@ class Taught:
     digest: str
     new: int
     languages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Talks:
-    """The conversations of a run; test_talks: the test ones as they came."""
-
-    train: list[ChatExample]
-    valid: list[ChatExample]
-    test: list[ChatExample]
-    test_talks: list[Conversation]
-    dropped: dict[str, int]
 
 
 def train_chat(recipe: ChatRecipe, out: Path) -> dict[str, Any]:
@@ -80,11 +65,12 @@ def train_chat(recipe: ChatRecipe, out: Path) -> dict[str, Any]:
 
 def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str, Any]:
     from inkstone.learn.data.conversations import ConversationFeed
+    from inkstone.learn.data.shares import steps_of
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import causal
 
     training = recipe.training
-    talks = read_talks(recipe, taught)
+    talks = read_talks(recipe, taught.tokenizer)
     say(f"{len(talks.train):,} conversations, {len(talks.valid):,} for validation")
 
     def feed_of(examples: Sequence[ChatExample]) -> ConversationFeed:
@@ -96,7 +82,7 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
             pad_id=taught.model.config.pad_id,
         )
 
-    before = replies_of(taught.model, talks.test, recipe)
+    before = replies_of(taught.model, talks.test)
     feed = feed_of(talks.train)
     with learning(recipe, taught) as adapters:
         outcome = train_on(
@@ -109,8 +95,11 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
             fingerprint=_fingerprint(recipe, taught, talks.train),
             title=recipe.name,
         )
+    if not leads():
+        return {}  # of several processes, one writes and judges
     model = taught.model if adapters is None else adapters.merged(ADAPTER)
-    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, len(feed.epoch(0)))
+    per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
+    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, per_epoch)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 
@@ -219,96 +208,6 @@ def learning(recipe: ChatRecipe, taught: Taught) -> Iterator[Adapters | None]:
         hook.remove()
 
 
-def read_talks(recipe: ChatRecipe, taught: Taught) -> Talks:
-    """Read, render, encode, hold out. Raises DataError where nothing is left to train on, or too little to hold out."""
-    from inkstone.learn.data.conversations import fitting
-
-    template = ChatTemplate.of(taught.tokenizer)
-    dropped: dict[str, int] = {}
-    test, valid = (_read(recipe, paths, {}) for paths in (recipe.test, recipe.valid))
-    train = _read(recipe, recipe.data, dropped)
-    train, valid, test = _split(train, valid, test)
-    held = {_key(one) for one in (*valid, *test)}
-    seen: set[str] = set()
-    kept = []
-    for one in train:
-        key = _key(one)
-        reason = "overlap" if key in held else "duplicate" if key in seen else ""
-        seen.add(key)
-        if reason:
-            dropped[reason] = dropped.get(reason, 0) + 1
-        else:
-            kept.append(one)
-    encoded = []
-    for use, talks in (("train", kept), ("valid", valid), ("test", test)):
-        examples, cut, left = fitting(encode(template, taught.tokenizer, talks), recipe.block)
-        if cut or left:
-            say(
-                f"{use}: {cut:,} conversations are longer than {recipe.block} tokens and read so far; {left:,} left out"
-            )
-        if use == "train" and left:
-            dropped["nothing said in a row"] = left
-        if not examples:
-            raise DataError(f"no conversation is left to {use} with. Give other data, or raise block.")
-        encoded.append(examples)
-    return Talks(encoded[0], encoded[1], encoded[2], test, dropped)
-
-
-def encode(
-    template: ChatTemplate, tokenizer: ForeignTokenizer, talks: Sequence[Conversation]
-) -> list[ChatExample]:
-    """Conversations as the model reads them. Raises DataError listing those that the template refuses."""
-    from inkstone.learn.data.conversations import ChatExample
-
-    found, problems = [], []
-    for talk in talks:
-        try:
-            one = encode_chat(tokenizer, template.render_with_spans(talk.messages))
-        except DataError as error:
-            problems.append(f"{talk.origin}: {error}")
-            continue
-        found.append(ChatExample(one.ids, one.said))
-    if len(problems) > 20:
-        problems = [*problems[:20], f"and {len(problems) - 20} more"]
-    raise_all(DataError, "conversations that the chat template does not take", problems)
-    return found
-
-
-def _read(recipe: ChatRecipe, paths: Sequence[str], dropped: dict[str, int]) -> list[Conversation]:
-    if not paths:
-        return []
-    reading = read_conversations(paths, fields=recipe.fields)
-    found = list(reading)
-    for source in reading.sources:
-        say(source.describe())
-    if reading.problem_count:
-        dropped["unreadable record"] = reading.problem_count
-    return found
-
-
-def _key(talk: Conversation) -> str:
-    return hashlib.sha256(json.dumps(talk.messages, sort_keys=True).encode()).hexdigest()
-
-
-def _split(
-    train: list[Conversation], valid: list[Conversation], test: list[Conversation]
-) -> tuple[list[Conversation], list[Conversation], list[Conversation]]:
-    """Hold out conversations where none were given: by their hash, so always the same ones."""
-    size = min(MOST, max(1, int(len(train) * HELD_OUT_SHARE)))
-    wanted = (0 if valid else size) + (0 if test else size)
-    if not wanted:
-        return train, valid, test
-    if len(train) < 2 * wanted + 1:
-        raise DataError(
-            f"{len(train)} conversations are too few to hold out {wanted} of them. Give --valid and --test, or more."
-        )
-    ordered = sorted(train, key=_key)
-    held, rest = ordered[:wanted], ordered[wanted:]
-    if not test:
-        test, held = held[:size], held[size:]
-    return rest, valid or held, test
-
-
 def validation(feed: Any) -> Any:
     """A function that measures loss (nats a token said) and token accuracy of a model on these conversations."""
     import torch
@@ -328,23 +227,6 @@ def validation(feed: Any) -> Any:
         }
 
     return validate
-
-
-def replies_of(model: Transformer, examples: Sequence[ChatExample], recipe: ChatRecipe) -> Any:
-    """Of each conversation nats, tokens found and tokens asked for, of what the assistant said: (N, 3)."""
-    import numpy as np
-    import torch
-
-    from inkstone.learn.data.conversations import conversation_batch
-    from inkstone.learn.objectives import causal
-
-    model.eval()
-    rows = []
-    for one in examples:
-        with torch.no_grad():
-            loss = causal(model, conversation_batch([[one]], model.config.pad_id))
-        rows.append((float(loss.mean) * loss.count, loss.correct, loss.count))
-    return np.array(rows, np.float64)
 
 
 def _fingerprint(recipe: ChatRecipe, taught: Taught, examples: Sequence[ChatExample]) -> str:

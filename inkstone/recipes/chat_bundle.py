@@ -16,9 +16,11 @@ from inkstone.apps.language_model import LanguageModel
 from inkstone.generate.foreign_options import FILE as GENERATION
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
+from inkstone.recipes.chat_recipe import ADAPTER
 from inkstone.recipes.documents import languages_of
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.run import short_path
+from inkstone.recipes.talks import Talks, replies_of
 
 if TYPE_CHECKING:
     from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from inkstone.learn.loop import Outcome
     from inkstone.model.lora import Adapters
     from inkstone.model.transformer import Transformer
-    from inkstone.recipes.chat import Talks, Taught
+    from inkstone.recipes.chat import Taught
     from inkstone.recipes.chat_recipe import ChatRecipe
 
 PROVED, PROMPTS = 60, 12  # conversations on which the engine is proved; beginnings that it goes on with
@@ -50,7 +52,6 @@ def finish(
     from inkstone.judge.report import ReportCard
     from inkstone.model.bundle import describe, new_bundle
     from inkstone.model.checkpoint import save_model
-    from inkstone.recipes.chat import replies_of
     from inkstone.ship.language_model import ship_language_model
 
     said = [str(m.get("content")) for talk in talks.test_talks for m in talk.messages]
@@ -74,7 +75,7 @@ def finish(
         prompts = [_prompt(one, recipe.block - 1) for one in evenly(talks.valid, PROMPTS)]
         certificate = ship_language_model(folder, model, rows, prompts, limit=recipe.int8_limit)
         describe(folder, description, made)
-        result = _judged(recipe, replies_of(model, talks.test, recipe), before)
+        result = _judged(recipe, replies_of(model, talks.test), before)
         samples = list(_samples(LanguageModel(folder), talks))
         card = ReportCard(
             name=recipe.name,
@@ -111,7 +112,6 @@ def finish(
 def _keep_adapter(recipe: ChatRecipe, taught: Taught, adapters: Adapters | None, folder: Path) -> None:
     """The adapter beside the merged weights, where it alone makes the model of the base."""
     from inkstone.model.lora_files import name_base, save_adapter
-    from inkstone.recipes.chat import ADAPTER
 
     if adapters is not None and not taught.new:
         base = str(recipe.plain_base()["name"])
@@ -173,7 +173,6 @@ def _training(
 ) -> TrainingFacts:
     from inkstone.judge.facts import TrainingFacts
     from inkstone.learn.loop import pick_device
-    from inkstone.recipes.chat import ADAPTER
 
     total = sum(one.numel() for one in model.parameters())
     own = adapters.parts(ADAPTER).values() if adapters is not None else ()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from inkstone.learn.loop import TrainingOptions
 from inkstone.model.lora import LoraConfig
 
+ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
 # Laid under a recipe: weights that know something already are led gently, an adapter less so.
 WHOLE = {"training": {"learning_rate": 2e-4}}
 ADAPTED = {"training": {"learning_rate": 1e-3}}

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.rules import make_rules
-from inkstone.ground.errors import BundleError, ConfigError, not_known, raise_all, require
+from inkstone.ground.errors import BundleError, Collected, ConfigError, not_known, raise_all, require
 from inkstone.ground.files import sha256
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.judge.retrieval import Retrieval
 from inkstone.recipes.embed_bundle import finish
 from inkstone.recipes.embed_recipe import EmbedRecipe
 from inkstone.recipes.pairs import evenly
+from inkstone.recipes.preflight import check_all, dropped_findings, length_findings, readable
 from inkstone.recipes.related import RelatedCorpus, read_pairs_of, sides_of
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.text.reader import TextReader
@@ -58,17 +60,40 @@ def train_encoder(recipe: EmbedRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
+    check_beforehand(recipe, out, Collected(recipe.name.strip() or "recipe"))
     base = opened_base(recipe)
-    check(recipe, base)
-    with kept_run("embed", recipe, out) as run:
+    with kept_run("embed", recipe, out, dry=recipe.training.preflight == "only") as run:
         return _train(recipe, base, out, run)
+
+
+def check_beforehand(recipe: EmbedRecipe, out: Path, found: Collected) -> None:
+    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError."""
+    from inkstone.learn.watch import require_watchers
+
+    check_all(
+        found,
+        recipe,
+        lambda: check(recipe, opened_base(recipe)),
+        lambda: require_watchers(recipe.training.watch),
+        read=lambda: read_pairs_of(readable(recipe)),
+    )
+
+
+def findings(corpus: RelatedCorpus) -> list[str]:
+    """What is worth knowing of the data before a model learns from it."""
+    return [
+        *dropped_findings(corpus.dropped, len(corpus.train), "pairs"),
+        *length_findings(corpus.train, "pairs"),
+    ]
 
 
 def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict[str, Any]:
     from inkstone.learn.data.batches import Plan, Planned
     from inkstone.learn.data.related import related_batch
+    from inkstone.learn.data.shares import steps_of
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives.contrastive import contrasted
+    from inkstone.learn.preflight import preflight
 
     corpus = read_pairs_of(recipe)
     reader = _reader(recipe, base, corpus, run)
@@ -86,17 +111,22 @@ def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict
         rows=recipe.pairs_per_batch,
     )
     feed = Planned(plan, examples, partial(related_batch, pad_id=model.config.pad_id))
+    objective, validate = contrasted(recipe.objective), validation(corpus.valid, reader)
+    foreseen = preflight(model, objective, feed, validate, training, run, findings(corpus))
     outcome = train_on(
         model,
-        contrasted(recipe.objective),
+        objective,
         feed,
-        validation(corpus.valid, reader),
+        validate,
         training,
         run,
         fingerprint=_fingerprint(recipe, examples, base),
         title=recipe.name,
     )
-    result = finish(recipe, out, corpus, reader, model, outcome, len(feed.epoch(0)), _begun(base))
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
+    result = finish(recipe, out, corpus, reader, model, outcome, per_epoch, _begun(base), foreseen)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 

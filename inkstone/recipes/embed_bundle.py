@@ -41,6 +41,7 @@ def finish(
     outcome: Outcome,
     per_epoch: int,
     begun: Mapping[str, str],
+    foreseen: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone train` prints."""
     import torch
@@ -75,6 +76,7 @@ def finish(
             data=_data(recipe, corpus),
             results=results,
             training=_training(model, outcome, per_epoch, begun.get("name", "")),
+            preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(sample for _, samples in judged for sample in samples),
             parity=facts,

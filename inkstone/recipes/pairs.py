@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.read import read_pairs
@@ -139,18 +140,23 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
 
 def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> tuple[list[Any], int]:
     """Pairs as examples, and how many were left out because a side has more than `max_length` tokens."""
+    from inkstone.learn.cluster import in_blocks
     from inkstone.learn.data.batches import PairExample
 
+    examples = [
+        PairExample(source, target)
+        for source, target in in_blocks(partial(_tokenised, tokenizer), pairs)
+        if len(source) <= max_length and len(target) < max_length
+    ]
+    return examples, len(pairs) - len(examples)
+
+
+def _tokenised(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+    """Each pair's source, with its marks, and target."""
     sources: list[list[int]] = [[] for _ in pairs]
     for language in {pair.target_language for pair in pairs}:
         numbers = [n for n, pair in enumerate(pairs) if pair.target_language == language]
         encoded = translation_sources(tokenizer, [pairs[n].source for n in numbers], language)
         for number, ids in zip(numbers, encoded, strict=True):
             sources[number] = ids
-    targets = tokenizer.encode_batch([pair.target for pair in pairs])
-    examples = [
-        PairExample(source, target)
-        for source, target in zip(sources, targets, strict=True)
-        if len(source) <= max_length and len(target) < max_length
-    ]
-    return examples, len(pairs) - len(examples)
+    return list(zip(sources, tokenizer.encode_batch([pair.target for pair in pairs]), strict=True))
