@@ -45,7 +45,7 @@ def ranking_tallies(ranks_Q: NDArray[np.int64]) -> dict[str, Tally]:
 def fused(systems: Sequence[Scores], constant: int = FUSION) -> Scores:
     """Scores of several systems' rankings together: the sum of 1 / (constant + rank) (Cormack et al., 2009). (Q, N)
 
-    Candidates of the same score have the same rank, the last of theirs: what a system knows nothing of, it does not order.
+    Candidates of the same score have the same rank, the last of theirs: what it knows nothing of, it does not order.
     """
     total = np.zeros(systems[0].shape, np.float32)
     for scores_QN in systems:
