@@ -216,7 +216,9 @@ class _Rehearsal:
                 self._forward_backward(self.largest, keep=True)
             self.model.zero_grad(set_to_none=True)
             reading = self._seconds_a_batch(steps)
-            self._forward_backward(self.largest)  # again, in a heap that batches of other shapes have left holes in
+            self._forward_backward(
+                self.largest
+            )  # again, in a heap that batches of other shapes have left holes in
             validating = _seconds(lambda: validate(self.model))
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
