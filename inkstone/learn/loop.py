@@ -7,7 +7,8 @@ Exactness: every random draw of a step is seeded by (seed, step) and the batch o
 run that was killed and resumed from its last checkpoint takes the very same steps as one that was not (same machine,
 same number of threads). Saving can therefore go by the clock.
 
-A loss that is not finite stops the run at once, with the last checkpoint intact; training on would only hide it.
+A loss (or a gradient) that is not finite stops the run at once, with the last checkpoint intact and the batch saved
+(`learn.divergence`); training on would only hide it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -28,7 +30,9 @@ from torch import nn
 
 from inkstone.ground.errors import ConfigError, InkstoneError, TrainingError, not_known, raise_all
 from inkstone.ground.progress import Progress, progress, say
-from inkstone.learn.data.batches import Batch, Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.data.ahead import Turn, ahead
+from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
+from inkstone.learn.divergence import refuse_not_finite
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
 from inkstone.learn.state import Checkpoints, State
@@ -59,10 +63,21 @@ class TrainingOptions:
     precision: Precision = "auto"
     threads: int = 0  # 0 = as torch finds best
     seed: int = 1
+    # Not in the repr, which is part of what decides the weights: these decide nothing.
+    workers: int = field(default=0, repr=False)  # processes that make batches ahead; 0 = none
+    stop_after: int = field(default=0, repr=False)  # steps, of a schedule for all epochs; 0 = go to the end
 
     def __post_init__(self) -> None:
         least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
-        least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1}
+        least |= {
+            "workers": 0,
+            "stop_after": 0,
+            "threads": 0,
+            "seed": 0,
+            "smoothing": 0,
+            "beta2": 0,
+            "tokens_per_batch": 1,
+        }
         problems = [
             f"{name}={getattr(self, name)} must be at least {low}"
             for name, low in least.items()
@@ -169,19 +184,22 @@ def train_on(
     state = _begin(checkpoints, model, optimizer, fingerprint)
     every = options.validate_every or per_epoch
     stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
+    end = state.step if stopped else min(total, options.stop_after or total)
+    left = max(0, end - state.step)
     with (
         _threads(options.threads),
+        ahead(feed, state.epoch, state.index, left, options.workers) as turns,
         Watch(run) as watch,
         progress(title, total) as bar,
         _interruptible() as interrupted,
     ):
         keeper = _Keeper(model, optimizer, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for batch in _batches(feed, state, state.step if stopped else total):
-            keeper.step(objective, to_device(batch, device))
-            if state.step % every == 0 or state.step == total:
+        for turn in turns:
+            keeper.step(objective, turn)
+            if state.step % every == 0 or state.step == end:
                 stopped = keeper.validated(validate(model))
-            if stopped or state.step == total or interrupted() or keeper.due():
+            if stopped or state.step == end or interrupted() or keeper.due():
                 keeper.save()
             if interrupted():
                 raise Interrupted(f"stopped at step {state.step} of {total}; everything is saved.")
@@ -225,20 +243,6 @@ def out_of_patience(state: State, options: TrainingOptions) -> bool:
     return bool(options.patience) and state.since_best >= options.patience
 
 
-def _batches(feed: Feed, state: State, total: int) -> Iterator[Batch]:
-    """Batches from where the state stands, keeping the state's place up to date: it names the batch after this one."""
-    while state.step < total:
-        planned = feed.epoch(state.epoch)
-        while state.index < len(planned) and state.step < total:
-            batch = planned[state.index]()
-            state.index += 1
-            if state.index == len(planned):
-                state.epoch, state.index = state.epoch + 1, 0
-                yield batch
-                break
-            yield batch
-
-
 class _Keeper:
     """Takes the steps of a run and keeps its books."""
 
@@ -254,6 +258,7 @@ class _Keeper:
         bar: Progress,
     ) -> None:
         self.model, self.optimizer, self.checkpoints, self.state = model, optimizer, checkpoints, state
+        self.run = checkpoints.folder.parent
         self.options, self.total, self.watch, self.bar = options, total, watch, bar
         self.device = next(model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
@@ -266,26 +271,25 @@ class _Keeper:
             say(f"resuming after step {self.state.step} of {self.total}")
         self.bar.advance(self.state.step)
 
-    def step(self, objective: Objective, batch: Batch) -> None:
-        """One step of the optimiser."""
-        state, options = self.state, self.options
+    def step(self, objective: Objective, turn: Turn) -> None:
+        """One step of the optimiser. Raises TrainingError, before it, when loss or gradient is not finite."""
+        state, options, batch = self.state, self.options, to_device(turn.batch, self.device)
         torch.manual_seed((options.seed << 32) + state.step)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             loss = objective(self.model, batch, options.smoothing)
         value = float(loss.mean.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} at step {state.step + 1}. Lower the learning rate "
-                f"(now {options.learning_rate}) and begin again; the last checkpoint is intact."
-            )
+        refuse = partial(refuse_not_finite, self.run, state.step + 1, turn, options.learning_rate)
+        refuse("loss", value)
         loss.mean.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        refuse("norm of the gradient", float(norm))
         share = rate(options.schedule, state.step, options.warmup_steps, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * share
         self.optimizer.step()
         self.optimizer.zero_grad()
+        state.epoch, state.index = turn.after
         state.step += 1
         state.tokens += batch.tokens
         state.loss = value if math.isnan(state.loss) else 0.98 * state.loss + 0.02 * value

@@ -57,8 +57,8 @@ def refuse_taken(out: Path) -> None:
 
 
 def is_begun(run: Path) -> bool:
-    """Whether a run has come as far as to keep checkpoints."""
-    return any(run.rglob("checkpoints"))
+    """Whether a run has come as far as to keep checkpoints, or the batch at which it diverged."""
+    return any(run.rglob("checkpoints")) or any(run.rglob("not-finite-*"))
 
 
 @contextmanager
