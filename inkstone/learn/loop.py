@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -35,6 +35,7 @@ from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, t
 from inkstone.learn.divergence import refuse_not_finite
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
+from inkstone.learn.receipt import note_step, receipt_of, surroundings
 from inkstone.learn.state import Checkpoints, State
 from inkstone.learn.watch import Watch
 
@@ -117,6 +118,9 @@ class Outcome:
     peak_memory_bytes: int
     curve: list[dict[str, float]]
     stopped_early: bool
+    receipt: dict[str, Any] = field(
+        default_factory=dict
+    )  # see `learn.receipt`; empty for what is not trained by steps
 
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -220,6 +224,7 @@ def train_on(
         peak_memory_bytes(device),
         state.curve,
         stopped,
+        receipt_of(state, feed, options),
     )
 
 
@@ -235,6 +240,7 @@ def _begin(checkpoints: Checkpoints, model: nn.Module, optimizer: Optimizers, fi
             "Give the same ones to resume, or another output to begin anew."
         )
     checkpoints.sweep(state.step)
+    state.resumed += 1
     return state
 
 
@@ -262,6 +268,7 @@ class _Keeper:
         self.options, self.total, self.watch, self.bar = options, total, watch, bar
         self.device = next(model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
+        self.surroundings = surroundings(self.device, "bfloat16" if self.bfloat16 else "float32")
         self.clock = self.saved = time.monotonic()
         self.recent_tokens = self.recent_seconds = 0.0  # fading sums: their ratio is the speed of late
 
@@ -289,6 +296,7 @@ class _Keeper:
             group["lr"] = options.learning_rate * share
         self.optimizer.step()
         self.optimizer.zero_grad()
+        note_step(state, value, turn.batch, self.surroundings)
         state.epoch, state.index = turn.after
         state.step += 1
         state.tokens += batch.tokens

@@ -13,6 +13,7 @@ from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_ru
 from inkstone.ground.errors import DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Document
+from inkstone.recipes.sources import SourceFile, read_files
 from inkstone.text.language import UNDETERMINED, detect
 from inkstone.text.normalize import normalize
 
@@ -35,6 +36,7 @@ class Documents:
     test: list[str]
     languages: tuple[str, ...]
     dropped: Counter[str]
+    files: tuple[SourceFile, ...] = ()
 
 
 def read_texts(recipe: PretrainRecipe) -> Documents:
@@ -42,8 +44,9 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
 
     Raises DataError where nothing is left to train on, or too little to hold some out.
     """
-    test, valid = (list(_read(recipe, paths)[0]) for paths in (recipe.test, recipe.valid))
-    documents, unreadable = _read(recipe, recipe.data)
+    files: list[SourceFile] = []
+    test, valid = (_read(recipe, use, files)[0] for use in ("test", "valid"))
+    documents, unreadable = _read(recipe, "data", files)
     if not documents:
         raise DataError(f"{', '.join(recipe.data)}: there is no document to train on.")
     documents, dropped = _cleaned(documents, recipe, frozenset())
@@ -60,16 +63,20 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
             " or give other data; documents that stand in the validation or test data do not count."
         )
     train, valid_texts, test_texts = ([one.text for one in side] for side in (documents, valid, test))
-    return Documents(train, valid_texts, test_texts, recipe.languages or languages_of(train), dropped)
+    languages = recipe.languages or languages_of(train)
+    return Documents(train, valid_texts, test_texts, languages, dropped, tuple(files))
 
 
-def _read(recipe: PretrainRecipe, paths: Sequence[str]) -> tuple[list[Document], int]:
+def _read(recipe: PretrainRecipe, use: str, files: list[SourceFile]) -> tuple[list[Document], int]:
+    """The documents of one use, and how many records could not be read; its files are added to the list."""
+    paths: Sequence[str] = getattr(recipe, use)
     if not paths:
         return [], 0
     reading = read_documents(list(paths), fields=recipe.fields)
     found = [replace(one, text=normalize(one.text, script=recipe.script)) for one in reading]
     for source in reading.sources:
         say(source.describe())
+    files += read_files(use, reading)
     return [one for one in found if one.text], reading.problem_count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.read import read_pairs
@@ -13,6 +13,7 @@ from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_ru
 from inkstone.ground.errors import DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
+from inkstone.recipes.sources import SourceFile, read_files
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
@@ -33,16 +34,20 @@ class Corpus:
     dropped: Counter[str]
     problems: int
     languages: tuple[str, str]
+    files: list[SourceFile] = field(default_factory=list)
 
 
 def read_corpus(recipe: TranslateRecipe) -> Corpus:
     """Read, normalise and clean; training pairs that stand in a validation or test set are dropped."""
-    tests = {name: list(_normalised(_read(recipe, paths), recipe)) for name, paths in recipe.test.items()}
-    valid = list(_normalised(_read(recipe, recipe.valid), recipe)) if recipe.valid else []
-    reading = _read(recipe, recipe.data)
-    pairs = list(_normalised(reading, recipe))
-    for read in reading.sources:
-        say(read.describe())
+    readings = {f"test {name}": _read(recipe, paths) for name, paths in recipe.test.items()}
+    readings |= {"valid": _read(recipe, recipe.valid)} if recipe.valid else {}
+    reading = readings["data"] = _read(recipe, recipe.data)
+    read = {use: list(_normalised(one, recipe)) for use, one in readings.items()}
+    files = [file for use, one in readings.items() for file in read_files(use, one)]
+    tests = {name: read[f"test {name}"] for name in recipe.test}
+    valid, pairs = read.get("valid", []), read["data"]
+    for source in reading.sources:
+        say(source.describe())
     if not pairs:
         raise DataError(f"{', '.join(recipe.data)}: there is no pair to train on.")
     languages = {(pair.source_language, pair.target_language) for pair in pairs}
@@ -62,7 +67,7 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
             f"{', '.join(recipe.data)}: no pair to train on is left after cleaning ({worst}). Loosen these rules,"
             " or give other data; training pairs that stand in the validation or test data do not count."
         )
-    return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop())
+    return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop(), files)
 
 
 def _read(recipe: TranslateRecipe, paths: Sequence[str]) -> Any:

@@ -15,20 +15,30 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import ConfigError, DataError, require
 from inkstone.ground.progress import say
 from inkstone.model.bundle import Bundle
-from inkstone.recipes.beginning import begin, configuration, opened_base, refuse_directions, settled
+from inkstone.recipes.beginning import (
+    Beginning,
+    begin,
+    configuration,
+    opened_base,
+    refuse_directions,
+    settled,
+)
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
 from inkstone.recipes.translator_recipe import TranslateRecipe
 from inkstone.text.template import tags_for
 from inkstone.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from inkstone.learn.loop import Outcome
 
 VALIDATED = 1000  # pairs at most that every validation looks at
 
@@ -45,6 +55,26 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
 
 
 def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
+    learnt = learn(recipe, run)
+    result = finish(learnt.recipe, out, *learnt[1:])
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return result
+
+
+class Learnt(NamedTuple):
+    """A trained translator, and what it was trained with."""
+
+    recipe: TranslateRecipe  # settled by what it began with
+    corpus: Corpus
+    directions: list[tuple[str, str]]
+    tokenizer: Tokenizer
+    begun: Beginning
+    examples: Sequence[Any]
+    outcome: Outcome
+
+
+def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
+    """The first half of `train_translator`, up to the best weights. State is kept in the folder `run`."""
     from inkstone.learn.data.batches import pair_batch
     from inkstone.learn.loop import train
     from inkstone.learn.objectives import OBJECTIVES
@@ -82,9 +112,7 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
             fingerprint=_fingerprint(recipe, examples, begun.digest),
             title=recipe.name,
         )
-    result = finish(recipe, out, corpus, directions, tokenizer, begun, examples, outcome)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return result
+    return Learnt(recipe, corpus, directions, tokenizer, begun, examples, outcome)
 
 
 def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:
