@@ -81,14 +81,7 @@ def rerun(model: str | Path, *, steps: int = 50, data: Sequence[Path] = ()) -> R
     noted = _receipt(bundle, made)
     training = noted["training"]
     first = training.get("first", [])
-    if steps < 1 or (first and steps > len(first)):
-        raise ConfigError(
-            f"steps={steps}: the receipt of {bundle.name} has {len(first)}. Give 1 to {len(first)}."
-        )
-    if "first" in training and not first:
-        raise BundleError(
-            f"the receipt of {bundle.name} has no steps: its training began before receipts were kept."
-        )
+    steps = _steps(bundle, training, steps)
     kind, learn = TASKS[bundle.task]()
     recipe = _recipe(bundle, kind, made["recipe"], noted, data)
     checks = [*_identity(noted, made)]
@@ -118,11 +111,27 @@ def _receipt(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Any]:
     raise BundleError(f"{bundle.path} has no receipt of its training: {why}.")
 
 
+def _steps(bundle: Bundle, training: Mapping[str, Any], asked: int) -> int:
+    """How many steps are repeated: those asked for, or all of a training that had fewer."""
+    if "first" not in training:
+        return 0
+    noted = len(training["first"])
+    if not noted:
+        raise BundleError(
+            f"the receipt of {bundle.name} has no steps: its training began before receipts were kept."
+        )
+    if noted == training["steps"]:
+        asked = min(asked, noted)
+    if not 1 <= asked <= noted:
+        raise ConfigError(f"steps={asked}: the receipt of {bundle.name} has {noted}. Give 1 to {noted}.")
+    return asked
+
+
 def _recipe(
     bundle: Bundle, kind: type[Any], values: Mapping[str, Any], noted: Mapping[str, Any], data: Sequence[Path]
 ) -> Any:
     """The bundle's recipe, with its files as they are here."""
-    recipe = build(kind, values, f"the recipe of {bundle.name}")
+    recipe = build(kind, values, f"the recipe of {bundle.name}", complete=True)
     wanted = named_paths(recipe)
     found = located(wanted, noted["files"], places(bundle.path, data, kind))
     return repathed(recipe, found)
@@ -302,17 +311,19 @@ def _compared_fit(
     bundle: Bundle, training: Mapping[str, Any], again: _Again, apart: bool, checks: list[Check]
 ) -> Rerun:
     """By the sha256 of the weights as they were fitted; where that differs, by those that the bundle keeps, rounded."""
-    from inkstone.model.checkpoint import load_model
+    from safetensors.torch import load_file
 
     equal = training["weights_sha256"] == again.receipt["weights_sha256"]
     tolerance = FITTED_TOLERANCE if apart else 0.0
     largest = 0.0
     if not equal:
-        kept, fitted = load_model(bundle.path).state_dict(), again.model.state_dict()
+        kept, fitted = load_file(bundle.path / "model.safetensors"), again.model.state_dict()
         same = {name: tensor.shape for name, tensor in kept.items()} == {
             n: t.shape for n, t in fitted.items()
         }
-        largest = max(float((kept[n] - fitted[n]).abs().max()) for n in kept) if same else float("inf")
+        largest = (
+            max(float((kept[n].float() - fitted[n]).abs().max()) for n in kept) if same else float("inf")
+        )
     said = "no steps to repeat: fitted again, the weights are "
     said += "equal, bit for bit" if equal else f"at most {largest:.3g} from those kept, {tolerance} allowed"
     checks.append(Check("weights", equal or (apart and largest <= tolerance), said))

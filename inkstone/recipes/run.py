@@ -99,7 +99,7 @@ def kept_recipe(run: Path, kind: type[R]) -> tuple[R, Path]:
     place = run.resolve()  # wherever it was moved to, and wherever we are
     if place.suffix != ".run":
         raise ConfigError(f"{run} must be named like the model, with .run. Give it that name again.")
-    return build(kind, saved["recipe"], str(file)), place.with_suffix("")
+    return build(kind, saved["recipe"], str(file), complete=True), place.with_suffix("")
 
 
 def short_path(path: str) -> str:

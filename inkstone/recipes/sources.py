@@ -165,21 +165,33 @@ def _found(
     use: str, number: int, short: str, parts: Sequence[Mapping[str, Any]], where: Sequence[Place]
 ) -> tuple[Path, list[str]]:
     """Where these files are, or what is wrong with the likeliest of those that are there."""
-    problems: list[str] = []
+    likeliest: list[str] = []
     for place in where:
         for candidate in place.candidates(use, number, short):
-            files = members(_model(candidate) if use == "base" else candidate)
-            if not files or not all(file.is_file() for file in files):
+            path = _model(candidate) if use == "base" else candidate
+            files = members(path)
+            if not any(file.is_file() for file in files):
                 continue
-            wrong = [
-                f"{part['file']} has changed: {file.stat().st_size:,} bytes with sha256 {digest[:12]}…, where the model "
-                f"was trained on {part['bytes']:,} bytes with {part['sha256'][:12]}…"
-                for file, part in zip(files, parts, strict=False)
-                if (digest := sha256(file)) != part["sha256"]
-            ]
+            wrong = [_difference(file, part) for file, part in zip(files, parts, strict=False)]
+            wrong = [one for one in wrong if one]
             if not wrong and len(files) == len(parts):
-                return _model(candidate) if use == "base" else candidate, []
-            problems = problems or wrong
-    return Path(short), problems or [f"{part['file']} is missing" for part in parts] or [
-        f"{short} is missing"
-    ]
+                return path, []
+            likeliest = likeliest or wrong or [f"{short} has other files than it had"]
+    named = {short_path(str(file)) for file in aligned_files(Path(short))}
+    absent = [part["file"] for part in parts if part["file"] in named] or [
+        short
+    ]  # of a folder only the folder
+    return Path(short), likeliest or [f"{file} is missing" for file in absent]
+
+
+def _difference(file: Path, part: Mapping[str, Any]) -> str:
+    """What of a file is not as it was noted; empty where nothing is."""
+    if not file.is_file():
+        return f"{part['file']} is missing"
+    if (digest := sha256(file)) == part["sha256"]:
+        return ""
+    now, then = (
+        f"{size:,} bytes with sha256 {text[:12]}…"
+        for size, text in ((file.stat().st_size, digest), (part["bytes"], part["sha256"]))
+    )
+    return f"{part['file']} has changed: {now}, where the model was trained on {then}"
