@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 import reversing
-import torch.utils.tensorboard  # noqa: F401  (imported before forking: it takes long)
+import torch._dynamo  # an optimiser brings it: imported before forking, since it takes long
+import torch.utils.tensorboard  # noqa: F401  (so does this)
 
 LONGEST_S = 0.4  # of a life
 MOMENT_S = 0.01  # about what writing a checkpoint of the toy takes
