@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inkstone.apps.classify import Classifier
+    from inkstone.apps.embed import SentenceEncoder
     from inkstone.apps.translate import Translator
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Translator", "__version__"]
+__all__ = ["Classifier", "SentenceEncoder", "Translator", "__version__"]
 
-_HOMES = {"Classifier": "inkstone.apps.classify", "Translator": "inkstone.apps.translate"}
+_HOMES = {
+    "Classifier": "inkstone.apps.classify",
+    "SentenceEncoder": "inkstone.apps.embed",
+    "Translator": "inkstone.apps.translate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,7 @@ TORCH_FREE = (
     "inkstone.serve.application",
     "inkstone.apps.translate",
     "inkstone.apps.classify",
+    "inkstone.apps.embed",
     "inkstone.apps.language_model",
     "inkstone.apps.checkpoint",
     "inkstone.corpus.read",
@@ -54,8 +55,10 @@ TORCH_FREE = (
     "inkstone.recipes.evaluate",
     "inkstone.recipes.clean",
     "inkstone.recipes.verify",
+    "inkstone.ship.embed",
     "inkstone.ship.greedy",
     "inkstone.judge.kneser_ney",
+    "inkstone.judge.retrieval",
     "inkstone.recipes.vectors",
 )
 HEAVY = (

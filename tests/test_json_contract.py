@@ -186,6 +186,26 @@ def test_pretrain_and_generate(tmp_path: Path, capsys: Capture) -> None:
     has(found, {"task": str, "model": str, "n": int, "metrics": measures})
 
 
+def test_train_embed_and_embed(pairs: str, tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
+    settings = [
+        "model={hidden_size: 32, num_encoder_layers: 1, feed_forward_size: 64}",
+        *("vocab_size=400", "pairs_per_batch=32", "training.epochs=1", "training.threads=1"),
+    ]
+    options = [part for setting in settings for part in ("--set", setting)]
+    out = str(tmp_path / "model")
+    found = document(
+        capsys, "train", "embed", "--data", data, "--test", f"held={pairs}", "--out", out, *options
+    )
+    measures = {"recall_at_1": Interval, "recall_at_10": Interval, "mrr": Interval}
+    has(found, {**TRAINED, "steps": int, "engine": str, "parameters": int})
+    has(found, {"metrics": {"held, among 20": measures}, "baseline": {"held, among 20": {"bm25": measures}}})
+    found = document(capsys, "embed", out, "the cat", "猫")
+    has(found, {"model": str, "dimensions": int, "results": [{"text": str, "vector": [float]}]})
+    assert found["dimensions"] == len(found["results"][0]["vector"]) == 32
+
+
 def test_train_classify(trained_classifier: TrainedClassifier) -> None:
     found = json.loads(trained_classifier.printed)
     has(found, TRAINED)
@@ -275,6 +295,32 @@ def test_pull_and_export(trained: Trained, tmp_path: Path, capsys: Capture) -> N
     found = document(capsys, "pull", str(tmp_path / "gpt2"), "--out", str(tmp_path / "mine"))
     has(found, {"folder": str, "source": str, "family": str, "architecture": str, "parameters": int})
     has(found, {"size_bytes": int})
+
+
+def test_tune(pairs: str, tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("optuna", reason="searching needs optuna")
+    (tmp_path / "space.yaml").write_text("training.learning_rate: [0.001, 0.01]")
+    small = "{hidden_size: 32, num_heads: 2, num_kv_heads: 2, feed_forward_size: 48, num_encoder_layers: 1}"
+    words = [
+        "tune",
+        "translate",
+        "--data",
+        pairs,
+        "--valid",
+        pairs,
+        "--set",
+        f"model={small}",
+        "--set",
+        "size=tiny",
+    ]
+    words += ["--set", "vocab_size=120", "--set", "training.epochs=1", "--set", "rules=[length]"]
+    search = ("--space", str(tmp_path / "space.yaml"), "--trials", "1", "--out", str(tmp_path / "search"))
+    found = document(capsys, *words, *search)
+    trial = {"number": int, "state": str, "value": float, "parameters": dict, "validations": int}
+    trial |= {"seconds": float, "problem": str}
+    has(found, {"task": str, "metric": str, "best": trial, "trials": [trial], "recipe": str})
+    found = document(capsys, *words, "--find-rate")
+    has(found, {"suggestion": float, "lowest": float, "curve": [{"rate": float, "loss": float}]})
 
 
 def test_compress(trained: Trained, pairs: str, tmp_path: Path, capsys: Capture) -> None:

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from inkstone.apps.language_model import After, LanguageModel
+from inkstone.apps.language_model import After, LanguageModel, chat_ids
 from inkstone.generate.engine import GenerationOptions, StreamingEngine
 from inkstone.generate.foreign_options import options_of
 from inkstone.generate.streaming import Completion, complete, stream
 from inkstone.ground.errors import BundleError, ConfigError, raise_all, require
 from inkstone.ground.manifest import MANIFEST, problems
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
-from inkstone.text.template import ChatTemplate, encode_chat
 
 
 class Checkpoint:
@@ -46,14 +45,8 @@ class Checkpoint:
 
         Raises ConfigError where a prompt without a token comes to nothing, or the checkpoint knows no conversations.
         """
-        if chat and not self.tokenizer.chat_templates:
-            raise ConfigError(
-                f"{self.name} has no chat template: it knows no conversations. Leave --chat out."
-            )
         if chat:
-            template = ChatTemplate.of(self.tokenizer)
-            said = template.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
-            return encode_chat(self.tokenizer, said).ids
+            return chat_ids(self.name, self.tokenizer, [{"role": "user", "content": prompt}])
         ids = self.tokenizer.encode(prompt)
         if not ids:
             raise ConfigError(f"{self.name} begins with no mark of its own: give it a text to go on with.")

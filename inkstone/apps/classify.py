@@ -62,8 +62,13 @@ class Classifier:
     'balance'
     """
 
-    def __init__(self, bundle: str | Path | None = None, *, threads: int = 0) -> None:
-        """bundle: a folder or the name of a bundled model; None makes an empty one, to be fitted."""
+    def __init__(
+        self, bundle: str | Path | None = None, *, threads: int = 0, beside: Sequence[str | Path] = ()
+    ) -> None:
+        """bundle: a folder or the name of a bundled model; None makes an empty one, to be fitted.
+
+        beside: other classifiers with the same labels; their probabilities are averaged with this one's.
+        """
         self.bundle: Bundle | None = None
         self.description: dict[str, Any] = {}
         self.choice: Choice | None = None
@@ -73,11 +78,14 @@ class Classifier:
         if bundle is not None:
             self.bundle = open_bundle(bundle, task="classify")
             self._open(self.bundle.path, self.bundle.description, threads)
+        self._beside = [Classifier(one, threads=threads) for one in beside]
+        for other in self._beside:
+            self._refuse_unlike(other)
 
     @property
     def name(self) -> str:
-        """The model's name."""
-        return str(self._described("name"))
+        """The model's name; of several beside each other, all names."""
+        return " + ".join(str(one._described("name")) for one in (self, *self._beside))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -164,7 +172,7 @@ class Classifier:
             "architecture": self.choice.best.architecture,
             "out_of_scope": None if multi_label else options.out_of_scope,
         }
-        self.bundle = None
+        self.bundle, self._beside = None, []
         self._open(folder, description, 0)
         self.description["reserved"] = self._reserve(options.out_of_scope)
         return self
@@ -212,7 +220,25 @@ class Classifier:
             found.append(Classification(text, tuple(given), scores))
         return found
 
+    def _refuse_unlike(self, other: Classifier) -> None:
+        """Raise ConfigError where the probabilities of the other classifier are not those of the same labels."""
+        unlike = sorted(set(self.labels) ^ set(other.labels))
+        if unlike or self.multi_label != other.multi_label:
+            what = f"other labels: {', '.join(unlike[:5])}" if unlike else "another multi_label"
+            raise ConfigError(
+                f"{other.name} has {what}, so its probabilities cannot be averaged with those of "
+                f"{self.description['name']}. Give classifiers of the same labels."
+            )
+
     def _probabilities(self, texts: Sequence[str]) -> Any:
+        """The share of each label, (N, C): the mean where there are several models."""
+        shares_NC = self._own_probabilities(texts)
+        for other in self._beside:
+            places = [other.labels.index(label) for label in self.labels]
+            shares_NC = shares_NC + other._own_probabilities(texts)[:, places]
+        return shares_NC / (1 + len(self._beside))
+
+    def _own_probabilities(self, texts: Sequence[str]) -> Any:
         logits_NC = self.engine.logits(texts)
         if self.multi_label:
             return sigmoid(logits_NC)
@@ -253,6 +279,8 @@ class Classifier:
         """Write the model as a bundle. Raises OutputError when the place is taken."""
         path = Path(path)
         self.engine  # noqa: B018 - refuses an empty classifier
+        if self._beside:
+            raise ConfigError(f"{self.name} are several models, and a bundle holds one. Save each by itself.")
         self.description["name"] = name or (self.name if self.bundle else path.name)
         made = self.bundle.manifest["made"] if self.bundle else {"by": "Classifier.save"}
         with new_bundle(path, self.description, made) as folder:

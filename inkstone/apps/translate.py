@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from inkstone.generate.engine import Engine, GenerationOptions, Hypothesis
-from inkstone.ground.errors import BundleError, ConfigError, not_known
+from inkstone.ground.errors import BundleError, ConfigError, not_known, raise_all, require
 from inkstone.ground.manifest import read_json
 from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.text.language import detect
@@ -68,11 +68,13 @@ class Translator:
         engine: Literal["auto", "ctranslate2", "onnx", "torch"] = "auto",
         threads: int = 0,
         adapters: Mapping[str, str | Path] | None = None,
+        beside: Sequence[str | Path] = (),
     ) -> None:
         """bundle: a folder, or the name of a bundled model. threads: 0 takes all cores.
 
         adapters: folders of LoRA adapters on this model, by the name that `GenerationOptions.adapter` gives for a
-        request; they need engine="torch", which "auto" then takes.
+        request; they need engine="torch", which "auto" then takes. beside: other translators with the same tokenizer,
+        whose log-probabilities are averaged with this one's at every token; in torch too, and without adapters.
         """
         self.bundle: Bundle = open_bundle(bundle, task="translate")
         self.name = self.bundle.name
@@ -86,7 +88,34 @@ class Translator:
         self.comfortable = min(
             int(self.bundle.description.get("comfortable_tokens", 64)), max(1, (self.positions - 2) // 2)
         )
-        self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads, adapters)
+        if beside:
+            self._join([open_bundle(one, task="translate") for one in beside], engine, adapters)
+        else:
+            self.engine: Engine = open_engine(self.bundle.path, self.tokenizer, engine, threads, adapters)
+
+    def _join(self, others: Sequence[Bundle], engine: str, adapters: Mapping[str, str | Path] | None) -> None:
+        """Open this bundle and others as one engine. Raises ConfigError for what does not go together."""
+        require("torch", "an ensemble of translators", "train")
+        problems = []
+        if engine not in ("auto", "torch"):
+            problems.append(f"engine={engine} runs one model: use engine=torch")
+        if adapters:
+            problems.append("adapters go with one model: merge them first, with inkstone export --adapter")
+        own = (self.bundle.path / "tokenizer.json").read_bytes()
+        for other in others:
+            if (other.path / "tokenizer.json").read_bytes() != own:
+                problems.append(f"{other.name} has another tokenizer than {self.bundle.name}")
+            if other.description["directions"] != self.bundle.description["directions"]:
+                problems.append(f"{other.name} translates other directions than {self.bundle.name}")
+        raise_all(ConfigError, "an ensemble", problems)
+        from inkstone.generate.ensemble import Ensemble
+        from inkstone.generate.torch_engine import TorchEngine
+        from inkstone.model.checkpoint import load_model
+
+        self.name = " + ".join(one.name for one in (self.bundle, *others))
+        model = Ensemble([load_model(one.path) for one in (self.bundle, *others)])
+        self.positions = min(self.positions, model.config.max_positions)
+        self.engine = TorchEngine(model)
 
     def __call__(self, text: str, *, to: str | None = None, source: str | None = None) -> str:
         """The translation of one text."""
@@ -231,8 +260,6 @@ def open_engine(
             f"engine={kind} has no adapters. Use engine=torch, or merge one: inkstone export --adapter."
         )
     if kind == "torch" or adapters:
-        from inkstone.ground.errors import require
-
         require("torch", "the torch engine", "train")
         from inkstone.generate.torch_engine import TorchEngine
 

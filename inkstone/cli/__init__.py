@@ -19,15 +19,18 @@ from typing import Any
 
 import typer
 
-from inkstone.ground.errors import InkstoneError
+from inkstone.ground.errors import Collected, ConfigError, InkstoneError
+from inkstone.ground.processes import leads, world
 
 # verb: (module, attribute, help). A verb whose attribute is `app` has sub-commands.
 VERBS: dict[str, tuple[str, str, str]] = {
     "translate": ("translate", "translate", "Translate texts or files."),
     "classify": ("classify", "classify", "Label texts."),
     "generate": ("generate", "generate", "Go on with a text, as a language model would."),
-    "train": ("train", "app", "Train a translator or a classifier on your own data."),
+    "embed": ("embed", "embed", "Give texts vectors: what means the same lies close."),
+    "train": ("train", "app", "Train a translator, a classifier or a sentence encoder on your own data."),
     "pretrain": ("pretrain", "pretrain", "Train a language model on your own documents."),
+    "tune": ("tune", "tune", "Search for a better recipe, or a learning rate."),
     "pull": ("pull", "pull", "Bring a public checkpoint here, checked."),
     "evaluate": ("evaluate", "evaluate", "Measure a model, and compare it with another."),
     "verify": (
@@ -48,6 +51,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "vectors": ("vectors", "app", "Train word vectors, measure them, look at them."),
     "doctor": ("doctor", "doctor", "Check this installation."),
 }
+
+SHARED = ("train", "pretrain")  # what several processes can do together (docs/scaling.md)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PLACES = (
@@ -74,6 +79,8 @@ class _LazyGroup(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is really called."""
         name, command, rest = super().resolve_command(ctx, args)
+        if name in VERBS and name not in SHARED and world() > 1:
+            raise ConfigError(f"{name} is the work of one process. Several can {' or '.join(SHARED)}.")
         return name, _loaded(name) if name in VERBS else command, rest
 
 
@@ -112,18 +119,66 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
+def training_manner(dry_run: bool, profile: bool) -> dict[str, Any]:
+    """The training options that `--dry-run` and `--profile` stand for."""
+    return ({"preflight": "only"} if dry_run else {}) | ({"profile": True} if profile else {})
+
+
+def recipe_of(
+    kind: type[Any],
+    values: dict[str, Any],
+    out: Path | None,
+    title: str,
+    what: str,
+    check: Callable[[Any, Path, Collected], None],
+) -> tuple[Any, Path]:
+    """The recipe that these values make, and where its model goes. Raises InkstoneError with all that is wrong with them.
+
+    what: it learns from, such as "pairs". check: of the recipe itself, asked where something is wrong already.
+    """
+    from inkstone.ground.configuration import build_collecting
+    from inkstone.recipes.run import place_of, refuse_taken
+
+    found, place = Collected(title), None
+    with found.check():
+        place = place_of(out, values)
+    with found.check():
+        if not values.get("data"):
+            raise ConfigError(
+                f"there is nothing to train on. Give --data FILE ({what}), or a --recipe that names data."
+            )
+    if place is not None:
+        with found.check():
+            refuse_taken(place)
+    named = {"name": "unnamed", "data": [], **values} if found.errors else values
+    recipe = build_collecting(kind, named, found)
+    if found.errors and recipe is not None and recipe.data:
+        check(recipe, place or Path("model"), found)
+    found.raise_all()
+    assert place is not None, "without a place there was an error"
+    return recipe, place
+
+
 def train_and_report(
     train: Callable[[Any, Path], dict[str, Any]], recipe: Any, out: Path, as_json: bool
 ) -> None:
-    """Run a training recipe and print its report card; Ctrl-C says how to go on."""
+    """Run a training recipe and print its report card; Ctrl-C says how to go on. A dry run prints its preflight."""
     from inkstone.ground.progress import say
     from inkstone.learn.loop import Interrupted
+    from inkstone.learn.preflight import DryRun
     from inkstone.recipes.run import run_folder
 
     try:
         result = train(recipe, out)
+    except DryRun as done:
+        if as_json:
+            print_json(done.report)
+        say("a dry run: nothing was trained, nothing was written")
+        return
     except Interrupted as error:
         raise Interrupted(f"{error} Go on with: inkstone train resume {run_folder(out)}") from None
+    if not leads():
+        return
     if as_json:
         print_json(result)
         return

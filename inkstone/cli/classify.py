@@ -23,8 +23,11 @@ def classify(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A model folder, or the name of a bundled model.")
-    ] = "intents-en",
+        list[str] | None,
+        typer.Option(
+            help="A model folder, or the name of a bundled model [default: intents-en]. Repeated: the mean of several."
+        ),
+    ] = None,
     fields: Annotated[
         str | None, typer.Option(help="The field of the text in a file, such as text=body.")
     ] = None,
@@ -39,7 +42,8 @@ def classify(
     from inkstone.cli import print_json
 
     wanted = _texts(texts or [], parse_fields(fields))
-    classifier = Classifier(model, threads=threads)
+    first, *others = model or ["intents-en"]
+    classifier = Classifier(first, threads=threads, beside=others)
     found = classifier.predict(wanted)
     if as_json:
         results = []
@@ -122,12 +126,19 @@ def train_classify(
         typer.Option("--set", help="Anything of the recipe, as in options.bag.hidden_size=32. Repeatable."),
     ] = [],  # noqa: B006
     seed: Annotated[int | None, typer.Option(min=0, help="Where random numbers start.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a classifier from texts with labels."""
-    from inkstone.ground.configuration import build, from_settings, overlay, plain, read_yaml
-    from inkstone.recipes.classify import ClassifyRecipe
-    from inkstone.recipes.run import refuse_taken
+    from inkstone.cli import recipe_of, training_manner
+    from inkstone.ground.configuration import from_settings, overlay, plain, read_yaml
+    from inkstone.recipes.classify import ClassifyRecipe, check
 
     options: dict[str, Any] = {"architecture": architecture, "seed": seed}
     options = {key: value for key, value in options.items() if value is not None}
@@ -153,17 +164,15 @@ def train_classify(
     }
     given = {key: value for key, value in given.items() if value}
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
-    written = values.pop("out", None)
-    if written is not None and not isinstance(written, str):
-        raise ConfigError(f"out={written!r} is not the name of a folder.")
-    place = out or (Path(written) if written else None)
-    if place is None:
-        raise ConfigError("where should the model go? Give --out FOLDER.")
-    values.setdefault("name", place.name)
-    if not values.get("data"):
-        raise ConfigError("there is nothing to train on. Give --data FILE, or a --recipe that names data.")
-    resolved = build(ClassifyRecipe, values, str(recipe or "recipe"))
-    refuse_taken(place)
+    if manner := training_manner(dry_run, profile):
+        loops: dict[str, Any] = {one: {"training": manner} for one in ("transformer", "rnn", "cnn")}
+        tuned = isinstance(values.get("options"), dict) and values["options"].get("pretrained", {}).get(
+            "tuning"
+        )
+        values = overlay(values, {"options": loops | ({"pretrained": {"tuning": manner}} if tuned else {})})
+    resolved, place = recipe_of(
+        ClassifyRecipe, values, out, str(recipe or "recipe"), "texts with labels", check
+    )
     _train(resolved, place, as_json)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from inkstone.ground.errors import ConfigError
+
 if TYPE_CHECKING:
     from inkstone.recipes.clean import Summary
 
@@ -113,9 +115,23 @@ def with_standard_input(inputs: list[str]) -> Iterator[list[str]]:
         yield [str(copy) if name == "-" else name for name in inputs]
 
 
+def named_tests(given: list[str]) -> dict[str, list[str]]:
+    """Test sets by name: NAME=FILE, or FILE called by its own name. Raises ConfigError for a name used twice."""
+    tests: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or "/" in name:
+            name, path = Path(text).name.split(".{")[0], text
+        if not name or not path:
+            raise ConfigError(f'--test "{text}" names no file. Write --test FILE or --test NAME=FILE.')
+        if name in tests:
+            raise ConfigError(f'two test sets are called "{name}". Name them apart: --test NAME=FILE.')
+        tests[name] = [path]
+    return tests
+
+
 def parse_fields(text: str | None) -> dict[str, str] | None:
     """ "source=en,target=zh" as a dictionary. Raises ConfigError when it is written otherwise."""
-    from inkstone.ground.errors import ConfigError
 
     if text is None:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inkstone.ground.errors import ConfigError, DataError
+from inkstone.ground.errors import DataError
 
 if TYPE_CHECKING:
     from inkstone.generate.streaming import Completion
@@ -24,7 +24,11 @@ def generate(
         str, typer.Argument(help="The text to go on with; - reads standard input. Default: from nothing.")
     ] = "",
     chat: Annotated[
-        bool, typer.Option("--chat", help="The prompt is said by a user, to be answered (public models).")
+        bool,
+        typer.Option(
+            "--chat",
+            help="The prompt is said by a user, to be answered (where a model knows conversations).",
+        ),
     ] = False,
     max_length: Annotated[int, typer.Option(help="The most tokens to write.")] = 128,
     temperature: Annotated[
@@ -47,7 +51,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Go on with a text. Prints what comes after the prompt, as it comes."""
-    from inkstone.apps.checkpoint import Checkpoint, open_continuing
+    from inkstone.apps.checkpoint import open_continuing
     from inkstone.cli import print_json
 
     asked = {
@@ -61,8 +65,6 @@ def generate(
     }
     text = _standard_input() if prompt == "-" else prompt
     opened = open_continuing(model, threads=threads)
-    if chat and not isinstance(opened, Checkpoint):
-        raise ConfigError(f"{opened.name} knows no conversations: it goes on with texts. Leave --chat out.")
     options = opened.options(**{name: value for name, value in asked.items() if value is not None})
     how: Any = {"chat": True} if chat else {}
     if as_json:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from inkstone.cli.corpus import parse_fields
-from inkstone.ground.errors import ConfigError
 
 
 def pretrain(
@@ -35,14 +34,26 @@ def pretrain(
     settings: Annotated[
         list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
     ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
+    on: Annotated[
+        str | None, typer.Option(help="A Ray cluster: ray (on this machine) or ray://HOST:PORT.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --on: processes that train.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
-    from inkstone.cli import train_and_report
-    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.cli import recipe_of, train_and_report, training_manner
+    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.recipes.on_ray import on_ray
+    from inkstone.recipes.pretrain import check
     from inkstone.recipes.pretrain import pretrain as run
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
-    from inkstone.recipes.run import place_of, refuse_taken
 
     # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -56,17 +67,12 @@ def pretrain(
         "block": block,
         "fields": parse_fields(fields),
         "name": name,
+        "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value not in (None, [], {})}
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
-    place = place_of(out, values)
-    if not values.get("data"):
-        raise ConfigError(
-            "there is nothing to train on. Give --data FILE (documents), or a --recipe that names data."
-        )
-    resolved = build(PretrainRecipe, values, str(recipe or "recipe"))
-    refuse_taken(place)
-    train_and_report(run, resolved, place, as_json)
+    resolved, place = recipe_of(PretrainRecipe, values, out, str(recipe or "recipe"), "documents", check)
+    train_and_report(on_ray(run, on, workers) if on else run, resolved, place, as_json)
 
 
 def resume_pretrain(run: Path, as_json: bool) -> None:

@@ -8,17 +8,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from inkstone.cli.chat import resume_chat, train_chat
 from inkstone.cli.classify import train_classify
-from inkstone.cli.corpus import parse_fields
+from inkstone.cli.corpus import named_tests, parse_fields
+from inkstone.cli.embed import resume_embed, train_embed
 from inkstone.ground.errors import ConfigError, not_known
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("classify")(train_classify)
+app.command("embed")(train_embed)
+app.command("chat")(train_chat)
 
 
 @app.callback()
 def prepare() -> None:
-    """Train a translator or a classifier on your own data."""
+    """Train a translator, a classifier or a sentence encoder on your own data."""
     # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -62,18 +66,30 @@ def train_translate(
     settings: Annotated[
         list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
     ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
+    on: Annotated[
+        str | None, typer.Option(help="A Ray cluster: ray (on this machine) or ray://HOST:PORT.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --on: processes that train.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a translator from pairs of sentences."""
-    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.cli import recipe_of, training_manner
+    from inkstone.ground.configuration import from_settings, overlay, read_yaml
     from inkstone.recipes.beginning import FINE_TUNING, FINE_TUNING_LORA
-    from inkstone.recipes.run import place_of, refuse_taken
+    from inkstone.recipes.translate import check
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
     given: dict[str, Any] = {
         "data": data,
         "valid": valid,
-        "test": _named_tests(test),
+        "test": named_tests(test),
         "source": source,
         "target": target,
         "both_directions": both_directions,
@@ -84,19 +100,14 @@ def train_translate(
         "vectors": vectors,
         "fields": parse_fields(fields),
         "name": name,
+        "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
     if values.get("base"):
         values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
-    place = place_of(out, values)
-    if not values.get("data"):
-        raise ConfigError(
-            "there is nothing to train on. Give --data FILE (pairs), or a --recipe that names data."
-        )
-    resolved = build(TranslateRecipe, values, str(recipe or "recipe"))
-    refuse_taken(place)
-    _train_translator(resolved, place, as_json)
+    resolved, place = recipe_of(TranslateRecipe, values, out, str(recipe or "recipe"), "pairs", check)
+    _train_translator(resolved, place, as_json, on, workers)
 
 
 @app.command("resume")
@@ -116,6 +127,8 @@ def resume(
         "translate": _resume_translator,
         "classify": _resume_classifier,
         "pretrain": _resume_language_model,
+        "embed": resume_embed,
+        "chat": resume_chat,
     }
     if not isinstance(task, str) or task not in tasks:
         raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
@@ -165,23 +178,9 @@ def _resume_language_model(run: Path, as_json: bool) -> None:
     resume_pretrain(run, as_json)
 
 
-def _train_translator(recipe: Any, out: Path, as_json: bool) -> None:
+def _train_translator(recipe: Any, out: Path, as_json: bool, on: str | None = None, workers: int = 1) -> None:
     from inkstone.cli import train_and_report
+    from inkstone.recipes.on_ray import on_ray
     from inkstone.recipes.translate import train_translator
 
-    train_and_report(train_translator, recipe, out, as_json)
-
-
-def _named_tests(given: list[str]) -> dict[str, list[str]]:
-    """Test sets by name: NAME=FILE, or FILE called by its own name. Raises ConfigError for a name used twice."""
-    tests: dict[str, list[str]] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or "/" in name:
-            name, path = Path(text).name.split(".{")[0], text
-        if not name or not path:
-            raise ConfigError(f'--test "{text}" names no file. Write --test FILE or --test NAME=FILE.')
-        if name in tests:
-            raise ConfigError(f'two test sets are called "{name}". Name them apart: --test NAME=FILE.')
-        tests[name] = [path]
-    return tests
+    train_and_report(on_ray(train_translator, on, workers) if on else train_translator, recipe, out, as_json)

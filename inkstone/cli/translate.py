@@ -23,7 +23,12 @@ def translate(
     source: Annotated[
         str | None, typer.Option("--from", help="Source language code. Default: told by the text.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A model folder, or the name of a bundled model.")] = "zh-en",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model folder, or the name of a bundled model [default: zh-en]. Repeated: the mean of several."
+        ),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Translate a text file line by line.")
     ] = None,
@@ -56,7 +61,8 @@ def translate(
         raise ConfigError(f"{out} is also the input. Choose another name for the output.")
     wanted = _texts(texts or [], file)
     adapters = named_folder(adapter)
-    translator = Translator(model, engine=engine, threads=threads, adapters=adapters)  # type: ignore[arg-type]
+    first, *others = model or ["zh-en"]
+    translator = Translator(first, engine=engine, threads=threads, adapters=adapters, beside=others)  # type: ignore[arg-type]
     width = beam_size or max(alternatives, GenerationOptions().beam_size)
     options = GenerationOptions(
         beam_size=width,

@@ -28,15 +28,15 @@ from typing import Any, Generic, TypeVar
 from inkstone.corpus.lines import Head, Problem, Report, count_lines, look, read_lines
 from inkstone.corpus.tables import LINE, Row, Table, open_table
 from inkstone.ground.errors import ConfigError, DataError, not_known
-from inkstone.ground.records import Document, Labelled, Pair
+from inkstone.ground.records import Conversation, Document, Labelled, Pair, Related
 from inkstone.text.language import UNDETERMINED, checked_code, detect, language_code
 
 KEPT_PROBLEMS = 1000  # listed one by one; beyond that they are only counted
 _SAMPLE = 60
 _BRACES = re.compile(r"\{([A-Za-z_-]+),([A-Za-z_-]+)\}")
 # Column names that are language codes and, much more often, something else.
-_AMBIGUOUS = frozenset({"id", "no", "is", "as", "to", "or", "am", "so", "se", "be", "my", "it"})
-R = TypeVar("R", Pair, Labelled, Document)
+AMBIGUOUS = frozenset({"id", "no", "is", "as", "to", "or", "am", "so", "se", "be", "my", "it"})
+R = TypeVar("R", Pair, Labelled, Document, Related, Conversation)
 
 
 @dataclass(slots=True)
@@ -308,7 +308,7 @@ def _pair_columns(
         if wanted[0] in by_code and wanted[1] in by_code:
             return by_code[wanted[0]], by_code[wanted[1]], wanted[0], wanted[1]
     elif len(by_code) > 2:
-        by_code = {code: column for code, column in by_code.items() if code not in _AMBIGUOUS}
+        by_code = {code: column for code, column in by_code.items() if code not in AMBIGUOUS}
     if len(by_code) == 2 and not (wanted[0] and wanted[1]):
         codes = list(by_code)
         if (wanted[0] or codes[0]) == codes[1] or (wanted[1] or codes[1]) == codes[0]:

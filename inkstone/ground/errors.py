@@ -10,13 +10,16 @@ file five times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 
 
 class InkstoneError(Exception):
-    """The caller's mistake: one clear message, no traceback."""
+    """The caller's mistake: one clear message, no traceback. problems: the single ones, where it tells of several."""
+
+    problems: tuple[str, ...] = ()
 
 
 class ConfigError(InkstoneError):
@@ -57,12 +60,44 @@ def not_known(what: str, came: object, valid: Iterable[object]) -> str:
 
 def raise_all(kind: type[InkstoneError], title: str, problems: Sequence[str]) -> None:
     """Raise one error that lists every problem; return quietly when there is none."""
-    if len(problems) == 1:
-        raise kind(f"{title}: {problems[0]}")
-    if problems:
-        raise kind(
-            f"{title}: {len(problems)} problems\n" + "\n".join(f"  - {problem}" for problem in problems)
-        )
+    if not problems:
+        return
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    several = f"{title}: {len(problems)} problems\n{listed}"
+    error = kind(f"{title}: {problems[0]}" if len(problems) == 1 else several)
+    error.problems = tuple(problems)
+    raise error
+
+
+class Collected:
+    """What several checks found, raised as one error, so that all of it can be mended before the next try.
+
+    >>> found = Collected("recipe")
+    >>> with found.check():
+    ...     raise ConfigError("name is empty.")
+    >>> found.raise_all()
+    Traceback (most recent call last):
+    inkstone.ground.errors.ConfigError: name is empty.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.errors: list[InkstoneError] = []
+
+    @contextmanager
+    def check(self) -> Iterator[None]:
+        """What the block raises as the caller's mistake is kept, and what comes after the block goes on."""
+        try:
+            yield
+        except InkstoneError as error:
+            self.errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raise the one error as it is, several as one ConfigError; return quietly when there is none."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        problems = [problem for error in self.errors for problem in (error.problems or (str(error),))]
+        raise_all(ConfigError, self.title, list(dict.fromkeys(problems)))
 
 
 def require(package: str, purpose: str, extra: str) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from inkstone.ground.processes import leads
+
 LINE_EVERY_S = 30.0
 
 
@@ -17,6 +19,13 @@ class Progress(Protocol):
     def advance(self, done: int, words: str = "") -> None:
         """So many steps are done by now."""
         ...
+
+
+class _Silence:
+    """For a process that is not the one to speak."""
+
+    def advance(self, done: int, words: str = "") -> None:
+        pass
 
 
 class _Lines:
@@ -65,6 +74,9 @@ class _Bar:
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Progress]:
     """Report on `total` steps of work until the block ends."""
+    if not leads():
+        yield _Silence()
+        return
     if not sys.stderr.isatty():
         yield _Lines(title, total)
         return
@@ -76,8 +88,9 @@ def progress(title: str, total: int) -> Iterator[Progress]:
 
 
 def say(words: str) -> None:
-    """A line for the person who waits, on stderr."""
-    print(words, file=sys.stderr, flush=True)
+    """A line for the person who waits, on stderr. Of several processes, only the leader speaks."""
+    if leads():
+        print(words, file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +42,22 @@ class Document:
     origin: str = ""
 
 
-Record = Pair | Labelled | Document
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Two texts that belong together, such as a question and its answer; and texts that do not belong to the first."""
+
+    source: str
+    target: str
+    negatives: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What was said in turn, in the OpenAI form: role and content (or tool_calls) of each message."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    origin: str = ""
+
+
+Record = Pair | Labelled | Document | Related

@@ -26,8 +26,14 @@ Verdict = Literal["promote", "reject", "undecided"]
 LEVEL = 0.05
 
 # The metric that decides, by task; what else is measured can only veto.
-PRIMARY = {"translate": "bleu", "classify": "accuracy", "language-model": "bits_per_byte"}
-_SHARES = ("accuracy", "out_of_scope_recall", "in_scope_accuracy")  # each example is right or wrong: McNemar
+PRIMARY = {
+    "translate": "bleu",
+    "classify": "accuracy",
+    "language-model": "bits_per_byte",
+    "embed": "mrr",
+}
+# Each example is right or wrong: McNemar.
+_SHARES = ("accuracy", "out_of_scope_recall", "in_scope_accuracy", "recall_at_1", "recall_at_10")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ def plot_learning_curve(points: Sequence[CurvePoint], path: str | Path) -> None:
         _quiet(axes)
     minutes = points[-1].seconds / 60
     panels[-1].set_xlabel(f"updates ({minutes:.1f} minutes in all)", fontsize=9, color=_INK)
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)  # no halves of an update
     panels[-1].xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     _save(figure, path)
 

@@ -13,7 +13,7 @@ says that they are left out. Drawing is in `judge.plot`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ CURVE_FILE, JSON_FILE, CARD_FILE = "learning_curve.png", "report.json", "README.
 _PURPOSE = {
     "translate": "Translates between {languages}.",
     "classify": "Sorts {languages} texts into {labels} classes.",
+    "embed": "Gives {languages} texts vectors: what belongs together lies close.",
     "language-model": "Knows how {languages} texts go, from reading them.",
 }
 _LANGUAGES = {
@@ -59,6 +60,7 @@ _BASELINES = {
     "majority": "always the most frequent label",
     "tfidf-linear": "TF-IDF and a linear classifier",
     "before": "the model it began with",
+    "bm25": "BM25 (shared words)",
     "kneser-ney": "an n-gram model (interpolated modified Kneser-Ney)",
     "frequency": "each token by how frequent it is",
 }
@@ -84,6 +86,7 @@ class ReportCard:
     licence: str = ""
     size_bytes: int | None = None
     labels: tuple[str, ...] = ()
+    preflight: Mapping[str, Any] = field(default_factory=dict)  # what the training was predicted to take
 
     @property
     def shown_samples(self) -> tuple[Sample, ...]:
@@ -107,6 +110,7 @@ class ReportCard:
             "curve": [plain(point) for point in self.curve],
             "samples": [plain(sample) for sample in self.shown_samples],
             "parity": dict(self.parity),
+            "preflight": dict(self.preflight),
         }
 
     @classmethod
@@ -128,6 +132,7 @@ class ReportCard:
                 curve=tuple(CurvePoint(**point) for point in value["curve"]),
                 samples=tuple(Sample(**sample) for sample in value["samples"]),
                 parity=value["parity"],
+                preflight=value.get("preflight", {}),  # cards of before have none
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"the report card is damaged: {type(error).__name__}: {error}.") from error
@@ -260,16 +265,24 @@ def _training(card: ReportCard) -> Iterator[str]:
     rows = [
         ("Begun with", _text(facts.begun_with)),
         ("Learnt", share if facts.learnt_parameters != facts.parameters else ""),
-        ("Time", _duration(facts.seconds)),
+        ("Time", _duration(facts.seconds) + _predicted(card, "seconds", _duration)),
         ("Updates", f"{facts.steps:,}"),
         ("Passes over the data", f"{facts.epochs:.1f}"),
         ("Tokens per second", f"{facts.tokens_per_second:,.0f}" if facts.tokens_per_second else ""),
-        ("Peak memory", _bytes(facts.peak_memory_bytes) if facts.peak_memory_bytes else ""),
+        ("Peak memory", _peak(card, facts.peak_memory_bytes)),
         ("Device", _text(facts.device)),
     ]
     yield _table(("", ""), [(f"**{name}**", value) for name, value in rows if value])
     if card.curve:
         yield f"![Loss and validation figures over the course of training]({CURVE_FILE})"
+
+
+def _peak(card: ReportCard, peak: int | None) -> str:
+    return _bytes(peak) + _predicted(card, "memory_bytes", _bytes) if peak else ""
+
+
+def _predicted(card: ReportCard, name: str, shown_as: Callable[[Any], str]) -> str:
+    return f" ({shown_as(card.preflight[name])} predicted)" if name in card.preflight else ""
 
 
 def _parity(card: ReportCard) -> Iterator[str]:

@@ -32,7 +32,8 @@ from inkstone.ground.errors import ConfigError, raise_all
 from inkstone.ground.progress import progress
 from inkstone.learn.data.batches import LabelExample
 from inkstone.learn.labelled import LabelSpace, Texts, Trained, batch_logits, examples_of
-from inkstone.learn.loop import Outcome, peak_memory_bytes
+from inkstone.learn.loop import Outcome
+from inkstone.learn.memory import peak_memory_bytes
 from inkstone.model.bag import Bag, BagConfig
 from inkstone.text.ngrams import FeatureVocabulary, NgramOptions
 

@@ -25,12 +25,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from inkstone.corpus.augment import AugmentOptions
 from inkstone.corpus.split import stratified
 from inkstone.ground.errors import ConfigError, not_known
 from inkstone.ground.progress import say
+from inkstone.learn.augmented import with_copies
 from inkstone.learn.bag import BagOptions, train_bag
 from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.labelled import Labels, LabelSpace, Texts, Trained, label_space
+from inkstone.learn.loop import TrainingOptions
+from inkstone.learn.preflight import DryRun
 from inkstone.learn.pretrained import PretrainedOptions, train_on_pretrained
 from inkstone.learn.token_classifier import (
     TokenOptions,
@@ -41,6 +45,7 @@ from inkstone.learn.token_classifier import (
 
 Architecture = Literal["auto", "bag", "transformer", "rnn", "cnn", "pretrained"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+LOOPED = ("transformer", "rnn", "cnn")  # these read tokens, and learn through the loop
 Train = Callable[[Texts, Texts], Trained]  # training texts, validation texts
 FEW = 40  # texts; with fewer, none are held out
 SCOPE_COST = 0.005  # of the accuracy in scope, that catching what is out of scope may cost
@@ -59,7 +64,19 @@ class ClassifierOptions:
     valid_share: float = 0.1  # held out where no validation texts are given
     refit: bool = True  # fit a winner that takes seconds once more, with the held-out texts
     out_of_scope: str | None = None
+    augment: AugmentOptions = field(default_factory=AugmentOptions)  # of the texts that are learnt from
     seed: int = 1
+
+    @property
+    def loops(self) -> list[TrainingOptions]:
+        """The options of every training that goes through the loop."""
+        tuned = [self.pretrained.tuning] if self.pretrained.tuning is not None else []
+        return [self.transformer.training, self.rnn.training, self.cnn.training, *tuned]
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the preflight of what the loop trains is all that is asked for."""
+        return any(one.preflight == "only" for one in self.loops)
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -107,14 +124,18 @@ def choose(
     if valid is None:
         kept, valid = _divided(data, options)
     tried = _candidates(options, space, run, vectors)
-    found = {name: train(kept, valid) for name, train in tried.items()}
+    learnt = with_copies(kept, options.augment, options.seed)
+    unseen = learnt if valid is kept else valid  # of few texts none are unseen
+    if options.dry_run:
+        _rehearsed(tried, options, learnt, unseen)
+    found = {name: train(learnt, unseen) for name, train in tried.items()}
     measures = {name: trained.valid_measure for name, trained in found.items()}
     best = max(found, key=lambda name: measures[name])  # the first of equals: a bag
     reason = _reason(best, measures, space, len(valid))
     say(reason)
     winner = found[best]
     if held_out and options.refit and winner.again is not None and len(kept) < len(data):
-        winner = _refitted(winner, winner.again, data, valid)
+        winner = _refitted(winner, winner.again, with_copies(data, options.augment, options.seed), valid)
     return Choice(
         winner, measures, reason, space, data if winner is not found[best] else kept, valid, held_out, best
     )
@@ -128,7 +149,7 @@ def _candidates(
     found: dict[str, Train] = {}
     if asked in ("auto", "bag"):
         found["bag"] = partial(train_bag, space=space, options=options.bag)
-    for name in ("transformer", "rnn", "cnn"):
+    for name in LOOPED:
         if asked == name or (asked == "auto" and name == "transformer"):
             own: TokenOptions = getattr(options, name)
             train = partial(train_on_tokens, space=space, architecture=name, own=own, run=run / name)
@@ -142,6 +163,14 @@ def _candidates(
             seed=options.seed,
         )
     return found
+
+
+def _rehearsed(tried: dict[str, Train], options: ClassifierOptions, kept: Texts, valid: Texts) -> None:
+    """End a dry run, with the preflight of the first that the loop trains; what is fitted in one go has none."""
+    for name, train in tried.items():
+        if name in LOOPED or (name == "pretrained" and options.pretrained.tuning is not None):
+            train(kept, valid)  # raises DryRun
+    raise DryRun({"fitted": list(tried)})
 
 
 def _reason(best: str, measures: dict[str, float], space: LabelSpace, count: int) -> str:

@@ -11,7 +11,7 @@ No step is taken on it: the weights stay as they were. A resumed run meets the s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,41 @@ from torch import Tensor
 from inkstone.ground.errors import ConfigError, DataError, OutputError, TrainingError
 from inkstone.ground.files import whole_folder, write_json
 from inkstone.ground.manifest import problems, read_json, seal
-from inkstone.learn.data.ahead import Turn
+from inkstone.learn.data.shares import Portion
 from inkstone.text.tokenizer import Tokenizer
 
 NOT_FINITE = "not-finite"  # what the folders' names begin with
 RECORD = "batch.json"
-TEXTS = ("source_BS", "target_BT", "ids_BS", "ids_BT")  # the fields of batches that hold token ids
+TEXTS = (
+    "source_BS",
+    "target_BT",
+    "target_PT",
+    "ids_BS",
+    "ids_BT",
+)  # the fields of batches that hold token ids
 
 
 def refuse_not_finite(
-    run: Path, step: int, turn: Turn, learning_rate: float, what: str, value: float
+    run: Path,
+    step: int,
+    portions: Sequence[Portion],
+    place: tuple[int, int],
+    learning_rate: float,
+    rank: int,
+    what: str,
+    value: float,
 ) -> None:
-    """Raise TrainingError, with the batch saved in the run's folder, where the value is not finite."""
+    """Raise TrainingError, with the batch saved in the run's folder, where the value is not finite.
+
+    Of several processes each saves what it read itself.
+    """
     if math.isfinite(value):
         return
-    place = run / f"{NOT_FINITE}-{step:08d}"
+    folder = run / (f"{NOT_FINITE}-{step:08d}" + (f"-{rank}" if rank else ""))
+    said = {"step": step, "what": what, "value": str(value), "epoch": place[0], "index": place[1]}
     try:
-        save_batch(place, turn, {"step": step, "what": what, "value": str(value)})
-        saved = f"The batch is in {place / RECORD}; look at its texts: inkstone train look {place}"
+        save_batch(folder, portions, said)
+        saved = f"The batch is in {folder / RECORD}; look at its texts: inkstone train look {folder}"
     except OutputError as error:
         saved = f"The batch could not be saved: {error}"
     raise TrainingError(
@@ -49,23 +66,29 @@ def refuse_not_finite(
     )
 
 
-def save_batch(place: Path, turn: Turn, said: Mapping[str, Any]) -> None:
-    """Write a batch whole: its tensors, its place, and for people the token ids of its rows. Raises OutputError."""
-    tensors = {
-        field.name: value.detach().cpu().contiguous()
-        for field in fields(turn.batch)
-        if isinstance(value := getattr(turn.batch, field.name), Tensor)
-    }
-    epoch, index = turn.place
-    record = {**said, "epoch": epoch, "index": index, "tokens": turn.batch.tokens}
+def save_batch(place: Path, portions: Sequence[Portion], said: Mapping[str, Any]) -> None:
+    """Write what a step read, whole: tensors, and for people the token ids of the rows. Raises OutputError.
+
+    Where a step reads several portions, the names of the tensors begin with the number of theirs.
+    """
+    tensors: dict[str, Tensor] = {}
+    texts: list[dict[str, Any]] = []
+    for number, portion in enumerate(portions):
+        before = f"{number}." if len(portions) > 1 else ""
+        found = {
+            field.name: value.detach().cpu().contiguous()
+            for field in fields(portion.batch)
+            if isinstance(value := getattr(portion.batch, field.name), Tensor)
+        }
+        tensors |= {before + name: tensor for name, tensor in found.items()}
+        texts.append({name: tensor.tolist() for name, tensor in found.items() if name in TEXTS})
+    record = {**said, "tokens": sum(portion.batch.tokens for portion in portions), "texts": texts}
     with whole_folder(place, replace=True) as folder:
         try:
             save_file(tensors, folder / "batch.safetensors")
         except SafetensorError as error:
             raise OutputError(f"cannot write {place}: {error}") from error
-        write_json(
-            folder / RECORD, record | {"texts": {n: t.tolist() for n, t in tensors.items() if n in TEXTS}}
-        )
+        write_json(folder / RECORD, record)
         seal(folder, {"kind": "batch"})
 
 
@@ -80,14 +103,17 @@ def read_batch(place: Path) -> dict[str, Any]:
         what = "; ".join(wrong) or f"{RECORD} is missing"
         raise ConfigError(f"{place} holds no saved batch: {what}. Give RUN/{NOT_FINITE}-STEP.")
     record = read_json(place / RECORD)
-    texts: dict[str, list[list[int]]] = record.pop("texts")
+    texts: list[dict[str, list[list[int]]]] = record.pop("texts")
     try:
         tokenizer: Tokenizer | None = Tokenizer.load(place.parent / "tokenizer.json")
     except DataError:  # none, or one of another kind: ids are shown
         tokenizer = None
-    words = {name: [_words(row, tokenizer) for row in rows] for name, rows in texts.items()}
-    count = max(map(len, texts.values()), default=0)
-    return record | {"rows": [{name: rows[n] for name, rows in words.items()} for n in range(count)]}
+    rows = [
+        {name: _words(ids[number], tokenizer) for name, ids in portion.items() if number < len(ids)}
+        for portion in texts
+        for number in range(max(map(len, portion.values()), default=0))
+    ]
+    return record | {"rows": rows}
 
 
 def _words(ids: list[int], tokenizer: Tokenizer | None) -> str:

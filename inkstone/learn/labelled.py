@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ class Trained:
     examples: int
     per_epoch: int
     cut: int = 0  # training texts longer than the model reads
+    preflight: dict[str, Any] = field(default_factory=dict)  # what it was predicted to take
     again: Callable[[Texts, Texts], Trained] | None = (
         None  # fits the same to other texts, where that takes seconds
     )

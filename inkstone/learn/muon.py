@@ -5,7 +5,8 @@ five Newton-Schulz iterations (matrix products alone, in bfloat16): the rare one
 The step is scaled to the root mean square of AdamW's (Liu et al., 2025), so that one learning rate serves both.
 
 Beside `torch.optim.Muon`, which takes matrix after matrix, this one stacks those of one shape: less than half the time
-for a small model on a CPU (docs/journal.md). A test holds the two together.
+for a small model on a CPU (docs/journal.md). A test holds the two together. Of sharded matrices (`learn.fsdp`) the
+momentum is gathered for its step: no part of it is orthogonal by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from inkstone.learn.shards import part, whole
+
 MOMENTUM = 0.95
+PRECISION = torch.bfloat16
 ITERATIONS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of the quintic a x + b x^3 + c x^5: steep at 0 (Jordan et al., 2024)
 
@@ -35,11 +39,11 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     alike.setdefault(matrix.shape, []).append(matrix)
             for (rows, columns), matrices in alike.items():
-                steps = orthogonal(torch.stack([self._momentum(matrix) for matrix in matrices]))
+                steps = orthogonal(torch.stack([whole(self._momentum(matrix)) for matrix in matrices]))
                 size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 for matrix, step in zip(matrices, steps.to(matrices[0].dtype), strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(step, alpha=-size)
+                    matrix.add_(part(step, matrix), alpha=-size)
 
     def _momentum(self, matrix: nn.Parameter) -> Tensor:
         """The running mean of the gradients, one step ahead."""
@@ -54,7 +58,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(matrices_NRC: Tensor) -> Tensor:
     """Nearly the closest matrices with all singular values 1 (they come out between about 0.7 and 1.2), in bfloat16."""
-    x = matrices_NRC.bfloat16()
+    x = matrices_NRC.to(PRECISION)
     upright = x.shape[1] > x.shape[2]
     if upright:
         x = x.mT

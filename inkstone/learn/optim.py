@@ -35,6 +35,10 @@ class Optimizers:
         """The groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
 
+    def parameters(self) -> list[nn.Parameter]:
+        """All that are stepped, in the order of their numbers."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
     def step(self) -> None:
         """One step of each."""
         for part in self.parts:

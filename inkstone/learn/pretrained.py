@@ -30,7 +30,8 @@ from inkstone.generate.batching import within_budget
 from inkstone.ground.errors import BundleError, ConfigError
 from inkstone.ground.progress import progress, say
 from inkstone.learn.labelled import LabelSpace, Texts, Trained, examples_of
-from inkstone.learn.loop import Outcome, TrainingOptions, peak_memory_bytes
+from inkstone.learn.loop import Outcome, TrainingOptions
+from inkstone.learn.memory import peak_memory_bytes
 from inkstone.learn.token_classifier import trained_by_loop
 from inkstone.model.config import ModelConfig
 from inkstone.model.padding import pad

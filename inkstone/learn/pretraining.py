@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inkstone.learn.cluster import in_blocks
 from inkstone.learn.data.batches import Batch, Feed
 from inkstone.learn.data.corruption import (
     MASK,
@@ -64,8 +65,9 @@ def marked(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
 def _causal_feed(
     texts: Sequence[str], tokenizer: Tokenizer, options: CourseOptions, tokens_per_batch: int, seed: int
 ) -> Feed:
+    ids = in_blocks(tokenizer.encode_batch, texts)
     return PackedFeed(
-        marked(tokenizer, texts),
+        [[tokenizer.bos_id, *row, tokenizer.eos_id] for row in ids],
         block=options.block,
         tokens_per_batch=tokens_per_batch,
         seed=seed,

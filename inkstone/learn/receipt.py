@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from inkstone.learn.data.batches import Batch, Feed
+from inkstone.learn.data.batches import Feed
+from inkstone.learn.data.shares import Portion
 
 if TYPE_CHECKING:
     from inkstone.learn.loop import TrainingOptions
@@ -30,7 +32,7 @@ FIRST = 50  # steps that are noted
 Surroundings = dict[str, str | int]
 
 
-def surroundings(device: torch.device, precision: str) -> Surroundings:
+def surroundings(device: torch.device, precision: str, processes: int = 1) -> Surroundings:
     """What decides the bits of a step, besides data and options; call it with the threads set as they will be."""
     build = f"{torch.__version__} {torch.__config__.show()} {torch.version.cuda}"
     found: Surroundings = {
@@ -41,6 +43,7 @@ def surroundings(device: torch.device, precision: str) -> Surroundings:
         "torch": torch.__version__,
         "torch_build": hashlib.sha256(build.encode()).hexdigest()[:16],
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "precision": precision,
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
@@ -56,7 +59,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def note_step(state: State, loss: float, batch: Batch, here: Surroundings) -> None:
+def note_step(state: State, loss: float, portions: Sequence[Portion], here: Surroundings) -> None:
     """Note a step that was taken from this state, when it is one of the first. Call it before the state moves on.
 
     Steps after a change of surroundings (a run that goes on elsewhere) are not noted: they prove nothing there.
@@ -66,7 +69,7 @@ def note_step(state: State, loss: float, batch: Batch, here: Surroundings) -> No
     if state.step == 0:
         state.begun = here
     if state.begun == here:
-        state.first.append([loss.hex(), digest_of_batch(batch)])
+        state.first.append([loss.hex(), digest_of_portions(portions)])
 
 
 def receipt_of(state: State, feed: Feed, options: TrainingOptions) -> dict[str, Any]:
@@ -95,16 +98,17 @@ def fitted_receipt(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def digest_of_batch(batch: Batch) -> str:
-    """The sha256 of everything in a batch."""
-    digest = hashlib.sha256(type(batch).__name__.encode())
-    for field in fields(batch):
-        value = getattr(batch, field.name)
-        digest.update(field.name.encode())
-        if isinstance(value, Tensor):
-            digest.update(_described(value) + _bytes(value))
-        else:
-            digest.update(repr(value).encode())
+def digest_of_portions(portions: Sequence[Portion]) -> str:
+    """The sha256 of everything that a step reads."""
+    digest = hashlib.sha256()
+    for portion in portions:
+        digest.update(type(portion.batch).__name__.encode() + repr((portion.place, portion.counts)).encode())
+        for field in fields(portion.batch):
+            value = getattr(portion.batch, field.name)
+            digest.update(field.name.encode())
+            digest.update(
+                _described(value) + _bytes(value) if isinstance(value, Tensor) else repr(value).encode()
+            )
     return digest.hexdigest()
 
 

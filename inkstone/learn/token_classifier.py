@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from inkstone.ground.progress import say
-from inkstone.learn.data.batches import LabelExample, Plan, label_batch
+from inkstone.learn.data.batches import LabelExample, Plan, Planned, label_batch
+from inkstone.learn.data.shares import steps_of
 from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.labelled import LabelSpace, Texts, Trained, batch_logits, examples_of
-from inkstone.learn.loop import TrainingOptions, train
+from inkstone.learn.loop import TrainingOptions, train_on
 from inkstone.learn.objectives import classification
+from inkstone.learn.preflight import preflight
 from inkstone.model.checkpoint import build_model
 from inkstone.model.presets import classifier_config
 from inkstone.text.reader import TextReader
@@ -119,7 +121,7 @@ def train_on_tokens(
         training = replace(training, patience=0, validate_every=2**62)
     begun = "" if vectors is None else vectors.digest
     trained = trained_by_loop(
-        architecture, model, reader, examples, valid, longest, space, training, run, begun
+        architecture, model, reader, examples, valid, longest, space, training, run, begun, cut
     )
     trained.cut = cut
     return trained
@@ -136,10 +138,11 @@ def trained_by_loop(
     training: TrainingOptions,
     run: Path,
     begun: str,
+    cut: int = 0,
 ) -> Trained:
     """Train a model that reads tokens on these examples, and keep the best by the validation texts.
 
-    begun: what the model was before, for the run's fingerprint.
+    begun: what the model was before, for the run's fingerprint. cut: how many texts had more than `longest` tokens.
     """
     valid_rows, _ = reader.cut(valid.texts, longest)
     pad_id: int = model.config.pad_id  # type: ignore[assignment, union-attr]
@@ -150,11 +153,17 @@ def trained_by_loop(
     def validate(current: torch.nn.Module) -> dict[str, float]:
         return {"measure": space.measure(valid.labels, batch_logits(current, valid_rows))}
 
-    outcome = train(
+    plan = Plan(examples, tokens_per_batch=training.tokens_per_batch, seed=training.seed)
+    feed = Planned(plan, examples, collate)
+    share = f"{cut:,} of {len(examples):,} training texts ({cut / len(examples):.1%})"
+    findings = (
+        [f"truncated: {share} have more than {longest} tokens; the rest of them is not read"] if cut else []
+    )
+    foreseen = preflight(model, classification, feed, validate, training, run, findings)
+    outcome = train_on(
         model,
         classification,
-        examples,
-        collate,
+        feed,
         validate,
         training,
         run,
@@ -162,8 +171,16 @@ def trained_by_loop(
         title=architecture,
     )
     best = max((point["valid_measure"] for point in outcome.curve), default=0.0)
-    per_epoch = len(Plan(examples, tokens_per_batch=training.tokens_per_batch, seed=training.seed).epoch(0))
-    return Trained(architecture, model.cpu(), reader, outcome, best, len(examples), per_epoch)
+    return Trained(
+        architecture,
+        model.cpu(),
+        reader,
+        outcome,
+        best,
+        len(examples),
+        per_epoch=steps_of(len(plan.epoch(0)), training.accumulate),
+        preflight=foreseen,
+    )
 
 
 def _fingerprint(

@@ -33,6 +33,15 @@ class Cache:
         self.padding_B = None if self.padding_B is None else self.padding_B[rows_B]
 
 
+def hidden(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A boolean mask (True = may look) as numbers to add to the scores: 0, and the least there is."""
+    if mask is None:
+        return None
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+        ~mask, torch.finfo(dtype).min
+    )
+
+
 class Attention(nn.Module):
     """Scaled dot-product attention (Vaswani et al., 2017) over the tokens themselves or over a memory."""
 
@@ -82,12 +91,11 @@ class Attention(nn.Module):
         q_BHTK: Tensor,
         k_BGSK: Tensor,
         v_BGSK: Tensor,
-        mask: Tensor | None,
-        bias: Tensor | None = None,
+        bias: Tensor | None,
     ) -> Tensor:
-        """Mix the values by softmax(q k / sqrt(K) + bias) where the mask says so: (B, T, D).
+        """Mix the values by softmax(q k / sqrt(K) + bias): (B, T, D).
 
-        mask, bias: broadcast to (B, H, T, S).
+        bias: broadcasts to (B, H, T, S); hugely negative where a query may not look (`hidden`).
         """
         groups = self.config.num_heads // self.config.num_kv_heads
         if groups > 1:
@@ -96,9 +104,7 @@ class Attention(nn.Module):
             q_BHTK = q_BHTK * self.config.head_size**-0.5
         scores_BHTS = q_BHTK @ k_BGSK.transpose(-1, -2)
         if bias is not None:
-            scores_BHTS = scores_BHTS + bias
-        if mask is not None:
-            scores_BHTS = scores_BHTS.masked_fill(~mask, torch.finfo(scores_BHTS.dtype).min)
-        weights_BHTS = self.dropout(scores_BHTS.float().softmax(-1).to(v_BGSK.dtype))
+            scores_BHTS = scores_BHTS.add_(bias)  # nobody else has seen them
+        weights_BHTS = self.dropout(scores_BHTS.softmax(-1).to(v_BGSK.dtype))
         mixed_BTD: Tensor = self.output((weights_BHTS @ v_BGSK).transpose(1, 2).flatten(2))
         return mixed_BTD

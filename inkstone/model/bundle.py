@@ -27,8 +27,8 @@ DESCRIPTION = "inkstone.json"
 BUNDLED = Path(__file__).parent.parent / "bundles"  # the models that come with Inkstone
 
 LANGUAGE_MODELS = ("causal", "masked", "span")  # what a language model was trained to foresee
-Task = Literal["translate", "classify", "language-model"]
-TASKS: tuple[Task, ...] = ("translate", "classify", "language-model")
+Task = Literal["translate", "classify", "language-model", "embed"]
+TASKS: tuple[Task, ...] = ("translate", "classify", "language-model", "embed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ def _description_problems(description: Mapping[str, Any]) -> list[str]:
     if not isinstance(languages, list) or not all(isinstance(code, str) for code in languages):
         problems.append("languages must be a list of language codes")
     wanted = {"translate": ("directions", _is_direction, "pairs of language codes"),
-              "classify": ("labels", lambda label: isinstance(label, str), "names")}  # fmt: skip
+              "classify": ("labels", lambda label: isinstance(label, str), "names"),
+              "embed": ("dimensions", lambda size: isinstance(size, int) and size > 0, "whole numbers")}  # fmt: skip
     for field, fits, what in [wanted[description["task"]]] if description.get("task") in wanted else []:
         found = description.get(field)
         if not isinstance(found, list) or not found or not all(map(fits, found)):

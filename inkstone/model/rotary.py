@@ -10,6 +10,7 @@ yarn        the same, with the mixture by the number of the feature, and what is
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,29 @@ class Rotary(nn.Module):
 
 def rotate(x_BHTK: Tensor, table: Tensor) -> Tensor:
     """Turn each pair (i, i + K/2) of query or key features by its position's angle."""
-    first, second = x_BHTK.chunk(2, dim=-1)
-    cos, sin = table.to(x_BHTK.dtype).unbind(0)
-    return x_BHTK * cos + torch.cat([-second, first], dim=-1) * sin
+    cos, sin = table[..., : x_BHTK.shape[-1] // 2].to(x_BHTK.dtype).unbind(0)
+    turned: Tensor = _Rotation.apply(x_BHTK, cos, sin)  # type: ignore[no-untyped-call]
+    return turned
+
+
+class _Rotation(torch.autograd.Function):
+    """Written straight into its place; the way back is the same turn the other way round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(gradients[0], cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(first, second) -> (first cos - second sin, second cos + first sin)."""
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    (first, second), (left, right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=right).addcmul_(first, sin)
+    return out

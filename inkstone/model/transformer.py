@@ -24,13 +24,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkstone.ground.errors import ConfigError
-from inkstone.model.attention import Attention, Cache
+from inkstone.model.attention import Attention, Cache, hidden
 from inkstone.model.config import ModelConfig
 from inkstone.model.dropout import Dropout
 from inkstone.model.norms import norm
@@ -44,6 +45,35 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu-tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
 }
+
+
+def gated(inner_BTX: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """activation(gate) * up of states that hold first the gates and then what they let through: (B, T, F)."""
+    if activation is F.silu and inner_BTX.device.type == "cpu":
+        through: Tensor = _SiluGated.apply(inner_BTX)  # type: ignore[no-untyped-call]
+        return through
+    gate, up = inner_BTX.chunk(2, dim=-1)
+    return activation(gate) * up
+
+
+class _SiluGated(torch.autograd.Function):
+    """The same, with both gradients written straight into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor) -> Tensor:
+        ctx.save_for_backward(inner)
+        gate, up = inner.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (inner,) = ctx.saved_tensors
+        gate, up = inner.chunk(2, dim=-1)
+        out = torch.empty_like(inner)
+        to_gate, to_up = out.chunk(2, dim=-1)
+        torch.mul(F.silu(gate), gradients[0], out=to_up)
+        torch.ops.aten.silu_backward.grad_input(gradients[0] * up, gate, grad_input=to_gate)
+        return out
 
 
 class FeedForward(nn.Module):
@@ -60,11 +90,7 @@ class FeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Each position by itself."""
         inner = self.up(x_BTD)
-        if self.gated:
-            gate, up = inner.chunk(2, dim=-1)
-            inner = self.activation(gate) * up
-        else:
-            inner = self.activation(inner)
+        inner = gated(inner, self.activation) if self.gated else self.activation(inner)
         out_BTD: Tensor = self.down(self.dropout(inner))
         return out_BTD
 
@@ -73,9 +99,8 @@ class FeedForward(nn.Module):
 class Sight:
     """What the tokens of one pass see of each other: the same for all layers."""
 
-    mask: Tensor | None  # broadcast to (B, H, T, L), True = may look
+    bias: Tensor | None  # added to scores: of their distances, and what hides; broadcasts to (B, H, T, L)
     rotary: Tensor | None = None  # the table of their positions
-    bias: Tensor | None = None  # of their distances, (1, H, T, L)
 
 
 class Block(nn.Module):
@@ -98,7 +123,7 @@ class Block(nn.Module):
         sight: Sight,
         past: tuple[Tensor, Tensor] | None = None,
         memory: tuple[Tensor, Tensor] | None = None,
-        memory_mask: Tensor | None = None,
+        memory_bias: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The new states, and the keys and values (past ones included) of self-attention for a cache."""
         q, k, v = self.attention.project(self._in(x_BTD, self.attention_norm))
@@ -106,11 +131,11 @@ class Block(nn.Module):
             q, k = rotate(q, sight.rotary), rotate(k, sight.rotary)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        mixed = self.attention.attend(q, k, v, sight.mask, sight.bias)
+        mixed = self.attention.attend(q, k, v, sight.bias)
         x_BTD = self._add(x_BTD, mixed, self.attention_norm)
         if self.memory_attention is not None and self.memory_norm is not None and memory is not None:
             q = self.memory_attention.project_query(self._in(x_BTD, self.memory_norm))
-            mixed = self.memory_attention.attend(q, *memory, memory_mask)
+            mixed = self.memory_attention.attend(q, *memory, memory_bias)
             x_BTD = self._add(x_BTD, mixed, self.memory_norm)
         changed = self.feed_forward(self._in(x_BTD, self.feed_forward_norm))
         return self._add(x_BTD, changed, self.feed_forward_norm), (k, v)
@@ -119,7 +144,7 @@ class Block(nn.Module):
         return norm(x_BTD) if self.before else x_BTD
 
     def _add(self, x_BTD: Tensor, change_BTD: Tensor, norm: nn.Module) -> Tensor:
-        total: Tensor = x_BTD + self.dropout(change_BTD)
+        total: Tensor = self.dropout(change_BTD, onto=x_BTD)
         return total if self.before else norm(total)
 
 
@@ -194,10 +219,21 @@ class Side(nn.Module):
         embedded_BTD: Tensor = self.dropout(x_BTD)
         return embedded_BTD
 
-    def sight(self, mask: Tensor | None, start: int, end: int, places_BT: Tensor | None = None) -> Sight:
-        """What tokens start to end see, given who may look where."""
+    def sight(
+        self,
+        mask: Tensor | None,
+        start: int,
+        end: int,
+        dtype: torch.dtype,
+        places_BT: Tensor | None = None,
+    ) -> Sight:
+        """What tokens start to end see, given who may look where. dtype: of the states."""
         rotary = None if self.rotary is None else self.rotary(end, places_BT, start)
-        return Sight(mask, rotary, None if self.relative is None else self.relative(start, end))
+        bias = hidden(mask, dtype)
+        if self.relative is not None:
+            relative = self.relative(start, end).to(dtype)
+            bias = relative if bias is None else relative + bias
+        return Sight(bias, rotary)
 
     def causal_mask(
         self, start: int, end: int, padding_B: Tensor | None, device: torch.device
@@ -297,7 +333,7 @@ class Transformer(nn.Module):
 
     def _layer_by_layer(self, side: Side, ids_BS: Tensor, types_BS: Tensor | None = None) -> Iterator[Tensor]:
         x_BSD = side.embed(self.embedding(ids_BS), 0, types_BT=types_BS)
-        sight = side.sight(self.visible(ids_BS), 0, ids_BS.shape[1])
+        sight = side.sight(self.visible(ids_BS), 0, ids_BS.shape[1], x_BSD.dtype)
         for block in side.layers:
             x_BSD, _ = block(x_BSD, sight)
             yield x_BSD
@@ -340,13 +376,14 @@ class Transformer(nn.Module):
             same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
             mask = same_BTT[:, None] if mask is None else mask & same_BTT[:, None]
         x_BTD = self.decoder.embed(self.embedding(ids_BT), start, places_BT)
-        sight = self.decoder.sight(mask, start, end, places_BT)
+        sight = self.decoder.sight(mask, start, end, x_BTD.dtype, places_BT)
+        memory_bias = hidden(memory_mask, x_BTD.dtype)
         if not cache.memory and memory_BSD is not None:
             cache.memory = [_across(block).project_memory(memory_BSD) for block in self.decoder.layers]
         for number, block in enumerate(self.decoder.layers):
             past = cache.own[number] if start else None
             memory = cache.memory[number] if cache.memory else None
-            x_BTD, present = block(x_BTD, sight, past, memory, memory_mask)
+            x_BTD, present = block(x_BTD, sight, past, memory, memory_bias)
             cache.own[number : number + 1] = [present]
         cache.length = end
         return self.decoder.close(x_BTD)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from inkstone.corpus.read import Reading, read_labelled
 from inkstone.corpus.rules import Dropped, Settings, held_out_keys, judge, make_rules
 from inkstone.corpus.split import stratified
 from inkstone.ground.configuration import plain
-from inkstone.ground.errors import ConfigError, DataError, require
+from inkstone.ground.errors import Collected, ConfigError, DataError, require
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.ground.records import Labelled
 from inkstone.judge.baselines import label_baselines
@@ -35,10 +36,26 @@ from inkstone.judge.report import ReportCard
 from inkstone.learn.classifier import Choice, ClassifierOptions, choose
 from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.labelled import Texts, Trained
-from inkstone.learn.loop import peak_memory_bytes, pick_device
+from inkstone.learn.loop import pick_device
 from inkstone.learn.receipt import fitted_receipt
+from inkstone.learn.token_classifier import TokenOptions
+from inkstone.learn.watch import require_watchers
 from inkstone.metrics.classification import top_confusions
 from inkstone.model.bundle import new_bundle
+from inkstone.recipes.preflight import (
+    check_all,
+    contradictions,
+    dropped_findings,
+    label_findings,
+    length_findings,
+    parameters_of,
+    readable,
+    refuse_labels,
+    refuse_small_disk,
+    shared_findings,
+    tell,
+    with_findings,
+)
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import kept_recipe, kept_run, short_path
 from inkstone.recipes.sources import IN_PACKAGE, SourceFile, other_files, read_files
@@ -64,6 +81,8 @@ class ClassifyRecipe:
     cleaning: Settings = field(default_factory=Settings)
     options: ClassifierOptions = field(default_factory=ClassifierOptions)
     vectors: str | None = None  # a file of word vectors that the embedding begins with
+    # Of labels that validation or test texts have and training texts lack, or no validation text has.
+    unmatched_labels: Literal["refuse", "accept"] = "refuse"
     licence: str = ""
     quotable: bool = False  # whether the card may show texts of the data
     good_at: str = ""
@@ -79,6 +98,7 @@ class Corpus:
     test: list[Labelled]
     multi_label: bool
     dropped: Counter[str]
+    contradictions: list[str] = field(default_factory=list)
     files: tuple[SourceFile, ...] = ()
 
 
@@ -88,28 +108,85 @@ def train_classifier(recipe: ClassifyRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
+    check(recipe, out, Collected(recipe.name.strip() or "recipe"))
+    dry = recipe.options.dry_run
+    with kept_run("classify", recipe, out, dry=dry) as run:
+        result = _train(recipe, out, run)
+        if leads():
+            _clear(run)
+    return result
+
+
+def _clear(run: Path) -> None:
+    """The run's folder has done its work; only what someone asked to see stays: a profile, the files of W&B."""
+    asked_for = [*run.rglob("profile.json"), *run.rglob("wandb")]
+    for place in [*run.rglob("checkpoints"), *run.rglob("tokenizer.json")] if asked_for else [run]:
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+
+
+def check(recipe: ClassifyRecipe, out: Path, found: Collected) -> None:
+    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError."""
+    check_all(
+        found,
+        recipe,
+        lambda: _check_name(recipe),
+        lambda: make_rules(recipe.cleaning, recipe.rules),
+        lambda: require_watchers([name for one in recipe.options.loops for name in one.watch]),
+        lambda: refuse_small_disk(out, _parameters(recipe)),
+        read=lambda: read_corpus(readable(recipe)),
+    )
+
+
+def _parameters(recipe: ClassifyRecipe) -> int:
+    """Of the largest model that may come of it, as far as options tell: a bag grows with its texts."""
+    from inkstone.model.presets import classifier_config
+
+    options = recipe.options
+    looped = {"auto": "transformer"}.get(options.architecture, options.architecture)
+    if looped not in ("transformer", "rnn", "cnn"):
+        return 0
+    own: TokenOptions = getattr(options, looped)
+    overlay = {"max_positions": own.max_length, **own.model}
+    return parameters_of(classifier_config(looped, own.size, own.vocab_size, 2, overlay, own.family))
+
+
+def _check_name(recipe: ClassifyRecipe) -> None:
     if not recipe.name.strip():
         raise ConfigError("name is empty. Give the model a name.")
-    make_rules(recipe.cleaning, recipe.rules)
-    with kept_run("classify", recipe, out) as run:
-        result = _train(recipe, out, run)
-        shutil.rmtree(run, ignore_errors=True)
-    return result
+
+
+def findings(corpus: Corpus) -> list[str]:
+    """What is worth knowing of the data before a model learns from it."""
+    return [
+        *corpus.contradictions,
+        *dropped_findings(corpus.dropped, len(corpus.train), "texts"),
+        *label_findings(corpus.train, corpus.test),
+        *length_findings(corpus.train, "texts"),
+        *shared_findings(corpus.valid, corpus.test, "texts"),
+    ]
 
 
 def _train(recipe: ClassifyRecipe, out: Path, run: Path) -> dict[str, Any]:
     corpus = read_corpus(recipe)
     say(f"{len(corpus.train):,} training, {len(corpus.valid):,} validation, {len(corpus.test):,} test texts")
     texts, labels = _sides(corpus.train, corpus.multi_label)
-    classifier = Classifier().fit(
-        texts,
-        labels,
-        valid=_sides(corpus.valid, corpus.multi_label) if corpus.valid else None,
-        options=recipe.options,
-        languages=recipe.languages or None,
-        run=run,
-        vectors=recipe.vectors,
-    )
+    seen = findings(corpus)
+    tell(seen)
+    with with_findings(seen):
+        classifier = Classifier().fit(
+            texts,
+            labels,
+            valid=_sides(corpus.valid, corpus.multi_label) if corpus.valid else None,
+            options=recipe.options,
+            languages=recipe.languages or None,
+            run=run,
+            vectors=recipe.vectors,
+        )
+    if not leads():
+        return {}  # of several processes, one writes and judges
     classifier.description["name"] = recipe.name
     say("baselines: majority and TF-IDF with a linear classifier")
     test_texts = [record.text for record in corpus.test]
@@ -127,6 +204,7 @@ def _train(recipe: ClassifyRecipe, out: Path, run: Path) -> dict[str, Any]:
             data=_data(recipe, corpus),
             results=(result,),
             training=facts,
+            preflight=_foreseen(classifier, seen),
             curve=curve,
             samples=samples,
             parity=_parity(classifier),
@@ -168,13 +246,21 @@ def learn(recipe: ClassifyRecipe, run: Path) -> Choice:
 
 def read_corpus(recipe: ClassifyRecipe) -> Corpus:
     """Read, normalise and clean; training texts that stand in the validation or test set are dropped."""
-    reading = _reading(recipe, recipe.data)
-    records = [replace(record, text=normalize(record.text)) for record in reading]
-    for source in reading.sources:
-        say(source.describe())
-    files = read_files("data", reading)
-    valid = _given(recipe, "valid", files)
-    test = _given(recipe, "test", files)
+    found = Collected("data")
+    files: list[SourceFile] = []
+    records, valid, test = list[Labelled](), list[Labelled](), list[Labelled]()
+    with found.check():
+        reading = _reading(recipe, recipe.data)
+        records = [replace(record, text=normalize(record.text)) for record in reading]
+        for source in reading.sources:
+            say(source.describe())
+        files += read_files("data", reading)
+    with found.check():
+        valid = _given(recipe, "valid", files)
+    with found.check():
+        test = _given(recipe, "test", files)
+    found.raise_all()
+    contradicting = contradictions(records)
     multi_label = any("labels" in source.fields for source in reading.sources)
     _refuse_one_label(records)
     records, dropped = _cleaned(records, recipe, ())
@@ -196,7 +282,9 @@ def read_corpus(recipe: ClassifyRecipe) -> Corpus:
             f"no text to train on is left after cleaning: {worst}. Give other data, or another test set."
         )
     _refuse_one_label(records)
-    return Corpus(records, valid, test, multi_label, dropped, tuple(files))
+    if recipe.unmatched_labels == "refuse":
+        refuse_labels(records, valid, test if recipe.test else ())
+    return Corpus(records, valid, test, multi_label, dropped, contradicting, tuple(files))
 
 
 def _reading(recipe: ClassifyRecipe, paths: Sequence[str]) -> Reading[Labelled]:
@@ -300,7 +388,7 @@ def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tu
         epochs=round(best.outcome.steps / best.per_epoch, 2),
         parameters=sum(parameter.numel() for parameter in best.model.parameters()),
         tokens_per_second=round(best.outcome.tokens_per_second, 1),
-        peak_memory_bytes=peak_memory_bytes(pick_device()),
+        peak_memory_bytes=best.outcome.peak_memory_bytes,
         device=f"{platform.machine()}, {pick_device().type}",
     )
     curve = tuple(
@@ -310,6 +398,13 @@ def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tu
     return facts, curve
 
 
+def _foreseen(classifier: Classifier, seen: Sequence[str]) -> dict[str, Any]:
+    """What the model that was kept was predicted to take (nothing for one that is fitted), and what was found."""
+    assert classifier.choice is not None
+    foreseen = classifier.choice.best.preflight
+    return {**foreseen, "data": [*seen, *foreseen.get("data", [])]}
+
+
 def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "scikit-learn")
@@ -317,9 +412,12 @@ def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dic
         use: [short_path(path) for path in getattr(recipe, use)] for use in ("data", "valid", "test")
     }
     files["vectors"] = recipe.vectors and short_path(recipe.vectors)
-    kept = {**plain(recipe), **files}  # where the files lay on this machine is nobody's business
+    augment = recipe.options.augment
+    augment = replace(augment, vectors=augment.vectors and short_path(augment.vectors))
     base = recipe.options.pretrained.base
-    kept["options"]["pretrained"]["base"] = base and short_path(base)
+    pretrained = replace(recipe.options.pretrained, base=base and short_path(base))
+    files["options"] = plain(replace(recipe.options, augment=augment, pretrained=pretrained))
+    kept = {**plain(recipe), **files}  # where the files lay on this machine is nobody's business
     assert classifier.choice is not None
     best = classifier.choice.best
     sources = [*corpus.files, *other_files("vectors", recipe.vectors)]

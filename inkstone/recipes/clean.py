@@ -25,7 +25,7 @@ from inkstone.corpus.read import Reading, Source, read_documents, read_labelled,
 from inkstone.corpus.rules import Dropped, Settings, held_out_keys, judge, make_rules, sides
 from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.files import whole_file
-from inkstone.ground.records import Labelled, Pair, Record
+from inkstone.ground.records import Labelled, Pair, Record, Related
 from inkstone.text.language import checked_code
 from inkstone.text.normalize import Script, normalize
 
@@ -182,6 +182,8 @@ def as_row(record: Record, multi_label: bool = False) -> dict[str, Any]:
         if multi_label or len(record.labels) != 1:
             return {"text": record.text, "labels": list(record.labels)}
         return {"text": record.text, "label": record.labels[0]}
+    if isinstance(record, Related):
+        return {"source": record.source, "target": record.target, "negatives": list(record.negatives)}
     return {"text": record.text}
 
 

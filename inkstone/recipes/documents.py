@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inkstone.corpus.read import read_documents
 from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
-from inkstone.ground.errors import DataError
+from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Document
 from inkstone.recipes.sources import SourceFile, read_files
@@ -44,9 +44,14 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
 
     Raises DataError where nothing is left to train on, or too little to hold some out.
     """
+    found = Collected("data")
     files: list[SourceFile] = []
-    test, valid = (_read(recipe, use, files)[0] for use in ("test", "valid"))
-    documents, unreadable = _read(recipe, "data", files)
+    sides: dict[str, tuple[list[Document], int]] = {}
+    for use in ("test", "valid", "data"):
+        with found.check():
+            sides[use] = _read(recipe, use, files)
+    found.raise_all()
+    (test, _), (valid, _), (documents, unreadable) = sides.values()
     if not documents:
         raise DataError(f"{', '.join(recipe.data)}: there is no document to train on.")
     documents, dropped = _cleaned(documents, recipe, frozenset())

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from inkstone.corpus.read import Reading, read_documents, read_labelled, read_pairs
+from inkstone.corpus.related import read_related
 from inkstone.ground.errors import DataError
-from inkstone.ground.records import Document, Labelled, Pair
+from inkstone.ground.records import Document, Labelled, Pair, Related
 from inkstone.judge.compare import PRIMARY, Comparison, compare
 from inkstone.judge.evaluate import label_tallies, measure, signatures, translation_tallies
 from inkstone.judge.language_modelling import foresight_tallies
+from inkstone.judge.retrieval import Retrieval
 from inkstone.metrics.classification import label_names
 from inkstone.metrics.statistics import RESAMPLES, Measured, Tally
 from inkstone.metrics.text import Tokenize
@@ -110,7 +112,12 @@ def evaluate(
     options = options or Options()
     bundle = open_bundle(model)
     rival = open_bundle(against, task=bundle.task) if against is not None else None
-    steps = {"translate": _translations, "classify": _labels, "language-model": _documents}
+    steps = {
+        "translate": _translations,
+        "classify": _labels,
+        "language-model": _documents,
+        "embed": _related,
+    }
     return steps[bundle.task](bundle, rival, data, options, progress)
 
 
@@ -220,11 +227,37 @@ def _documents(
     return _evaluation(bundle, rival, answer, reading, options)
 
 
+def _related(
+    bundle: Bundle,
+    rival: Bundle | None,
+    data: Sequence[str | Path],
+    options: Options,
+    progress: Progress | None,
+) -> Evaluation:
+    reading = read_related(data, fields=options.fields, strict=options.strict)
+    sought = Retrieval.of(list(reading))
+
+    def answer(one: Bundle) -> tuple[dict[str, Tally], float]:
+        from inkstone.apps.embed import SentenceEncoder
+
+        encoder = SentenceEncoder(one.path)
+        start = time.perf_counter()
+        texts = [*sought.queries, *sought.candidates]
+        vectors_ND = np.stack(
+            in_pieces(lambda some: list(encoder.encode(some)), texts, f"{one.name} reads", progress)
+        )
+        scores_QN = vectors_ND[: len(sought.queries)] @ vectors_ND[len(sought.queries) :].T
+        return sought.tallies(scores_QN), time.perf_counter() - start
+
+    note = f"each source looks for its target among {len(sought.candidates):,}"
+    return _evaluation(bundle, rival, answer, reading, options, notes=(note,))
+
+
 def _evaluation(
     bundle: Bundle,
     rival: Bundle | None,
     answer: Callable[[Bundle], tuple[dict[str, Tally], float]],
-    reading: Reading[Pair] | Reading[Labelled] | Reading[Document],
+    reading: Reading[Pair] | Reading[Labelled] | Reading[Document] | Reading[Related],
     options: Options,
     *,
     direction: str = "",

@@ -103,9 +103,10 @@ def _refuse_unmeasurable(place: Path) -> None:
         raise ConfigError(
             f"{place} is a checkpoint without a task, so there is nothing to measure on --data. Leave it out."
         )
-    if read_json(place / "inkstone.json").get("task") == "language-model":
+    kinds = {"language-model": "a language model", "embed": "a sentence encoder"}
+    if (task := read_json(place / "inkstone.json").get("task")) in kinds:
         raise ConfigError(
-            f"{place} is a language model: measure it with `inkstone evaluate`, and leave --data out."
+            f"{place} is {kinds[task]}: measure it with `inkstone evaluate`, and leave --data out."
         )
 
 

@@ -6,11 +6,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.read import read_pairs
 from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
-from inkstone.ground.errors import DataError
+from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
 from inkstone.recipes.sources import SourceFile, read_files
@@ -39,15 +40,21 @@ class Corpus:
 
 def read_corpus(recipe: TranslateRecipe) -> Corpus:
     """Read, normalise and clean; training pairs that stand in a validation or test set are dropped."""
-    readings = {f"test {name}": _read(recipe, paths) for name, paths in recipe.test.items()}
-    readings |= {"valid": _read(recipe, recipe.valid)} if recipe.valid else {}
-    reading = readings["data"] = _read(recipe, recipe.data)
-    read = {use: list(_normalised(one, recipe)) for use, one in readings.items()}
-    files = [file for use, one in readings.items() for file in read_files(use, one)]
-    tests = {name: read[f"test {name}"] for name in recipe.test}
-    valid, pairs = read.get("valid", []), read["data"]
-    for source in reading.sources:
-        say(source.describe())
+    found = Collected("data")
+    tests: dict[str, list[Pair]] = {}
+    valid: list[Pair] = []
+    pairs: list[Pair] = []
+    files: list[SourceFile] = []
+    for name, paths in recipe.test.items():
+        with found.check():
+            tests[name], _ = _whole(recipe, f"test {name}", paths, files)
+    with found.check():
+        valid = _whole(recipe, "valid", recipe.valid, files)[0] if recipe.valid else []
+    with found.check():
+        pairs, reading = _whole(recipe, "data", recipe.data, files)
+    found.raise_all()
+    for read in reading.sources:
+        say(read.describe())
     if not pairs:
         raise DataError(f"{', '.join(recipe.data)}: there is no pair to train on.")
     languages = {(pair.source_language, pair.target_language) for pair in pairs}
@@ -68,6 +75,16 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
             " or give other data; training pairs that stand in the validation or test data do not count."
         )
     return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop(), files)
+
+
+def _whole(
+    recipe: TranslateRecipe, use: str, paths: Sequence[str], files: list[SourceFile]
+) -> tuple[list[Pair], Any]:
+    """The pairs of one use, and their reading; its files are added to the list."""
+    reading = _read(recipe, paths)
+    pairs = list(_normalised(reading, recipe))
+    files += read_files(use, reading)
+    return pairs, reading
 
 
 def _read(recipe: TranslateRecipe, paths: Sequence[str]) -> Any:
@@ -135,18 +152,23 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
 
 def encode(tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> tuple[list[Any], int]:
     """Pairs as examples, and how many were left out because a side has more than `max_length` tokens."""
+    from inkstone.learn.cluster import in_blocks
     from inkstone.learn.data.batches import PairExample
 
+    examples = [
+        PairExample(source, target)
+        for source, target in in_blocks(partial(_tokenised, tokenizer), pairs)
+        if len(source) <= max_length and len(target) < max_length
+    ]
+    return examples, len(pairs) - len(examples)
+
+
+def _tokenised(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+    """Each pair's source, with its marks, and target."""
     sources: list[list[int]] = [[] for _ in pairs]
     for language in {pair.target_language for pair in pairs}:
         numbers = [n for n, pair in enumerate(pairs) if pair.target_language == language]
         encoded = translation_sources(tokenizer, [pairs[n].source for n in numbers], language)
         for number, ids in zip(numbers, encoded, strict=True):
             sources[number] = ids
-    targets = tokenizer.encode_batch([pair.target for pair in pairs])
-    examples = [
-        PairExample(source, target)
-        for source, target in zip(sources, targets, strict=True)
-        if len(source) <= max_length and len(target) < max_length
-    ]
-    return examples, len(pairs) - len(examples)
+    return list(zip(sources, tokenizer.encode_batch([pair.target for pair in pairs]), strict=True))

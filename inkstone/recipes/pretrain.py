@@ -16,9 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
-from inkstone.ground.errors import ConfigError, raise_all, require
+from inkstone.ground.errors import Collected, ConfigError, raise_all, require
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
+from inkstone.ground.records import Document
 from inkstone.recipes.documents import Documents, passages, read_texts
+from inkstone.recipes.preflight import (
+    check_all,
+    dropped_findings,
+    length_findings,
+    parameters_of,
+    readable,
+    refuse_small_disk,
+    shared_findings,
+)
 from inkstone.recipes.pretrain_bundle import finish
 from inkstone.recipes.pretrain_recipe import PretrainRecipe
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
@@ -37,13 +48,16 @@ def pretrain(recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
-    check(recipe)
-    with kept_run("pretrain", recipe, out) as run:
+    check(recipe, out, Collected(recipe.name.strip() or "recipe"))
+    with kept_run("pretrain", recipe, out, dry=recipe.training.preflight == "only") as run:
         return _train(recipe, out, run)
 
 
 def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
-    result = finish(recipe, out, *learn(recipe, run))
+    learnt = learn(recipe, run)
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    result = finish(recipe, out, *learnt)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 
@@ -56,6 +70,7 @@ class Learnt(NamedTuple):
     model: Any
     outcome: Outcome
     feed: Feed
+    foreseen: dict[str, Any]
 
 
 def learn(recipe: PretrainRecipe, run: Path) -> Learnt:
@@ -63,6 +78,7 @@ def learn(recipe: PretrainRecipe, run: Path) -> Learnt:
     import torch
 
     from inkstone.learn.loop import train_on
+    from inkstone.learn.preflight import preflight
     from inkstone.learn.pretraining import COURSES
     from inkstone.model.transformer import Transformer
 
@@ -75,17 +91,19 @@ def learn(recipe: PretrainRecipe, run: Path) -> Learnt:
     feed = course.feed(texts.train, tokenizer, options, training.tokens_per_batch, training.seed)
     config = configuration(recipe, course, tokenizer.vocab_size)
     model = Transformer(config, torch.Generator().manual_seed(training.seed))
+    validate = validation(course, passages(texts.valid), tokenizer, options, training.tokens_per_batch)
+    foreseen = preflight(model, course.objective, feed, validate, training, run, findings(texts))
     outcome = train_on(
         model,
         course.objective,
         feed,
-        validation(course, passages(texts.valid), tokenizer, options, training.tokens_per_batch),
+        validate,
         training,
         run,
         fingerprint=_fingerprint(recipe, texts, tokenizer),
         title=recipe.name,
     )
-    return Learnt(texts, tokenizer, model, outcome, feed)
+    return Learnt(texts, tokenizer, model, outcome, feed, foreseen)
 
 
 def configuration(recipe: PretrainRecipe, course: Course, vocab_size: int) -> ModelConfig:
@@ -114,11 +132,35 @@ def _tokenizer(
     )
 
 
-def check(recipe: PretrainRecipe) -> None:
-    """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
+def check(recipe: PretrainRecipe, out: Path, found: Collected) -> None:
+    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError."""
+    from inkstone.learn.watch import require_watchers
+
+    check_all(
+        found,
+        recipe,
+        lambda: make_rules(recipe.cleaning, recipe.rules),
+        lambda: require_watchers(recipe.training.watch),
+        lambda: _check_options(recipe, out),
+        read=lambda: read_texts(readable(recipe)),
+    )
+
+
+def findings(texts: Documents) -> list[str]:
+    """What is worth knowing of the data before a model learns from it."""
+    train, valid, test = (
+        [Document(text) for text in side] for side in (texts.train, texts.valid, texts.test)
+    )
+    return [
+        *dropped_findings(texts.dropped, len(train), "documents"),
+        *length_findings(train, "documents"),
+        *shared_findings(valid, test, "documents"),
+    ]
+
+
+def _check_options(recipe: PretrainRecipe, out: Path) -> None:
     from inkstone.learn.pretraining import COURSES
 
-    make_rules(recipe.cleaning, recipe.rules)
     config = configuration(recipe, COURSES[recipe.objective], recipe.vocab_size)
     problems = [] if recipe.name.strip() else ["name is empty: give the model a name"]
     if recipe.block < 8:
@@ -140,6 +182,7 @@ def check(recipe: PretrainRecipe) -> None:
     if not 1 <= recipe.ngram_order <= 10:
         problems.append(f"ngram_order={recipe.ngram_order} must be between 1 and 10")
     raise_all(ConfigError, "recipe", problems)
+    refuse_small_disk(out, parameters_of(config))
 
 
 def validation(

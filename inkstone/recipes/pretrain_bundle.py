@@ -44,11 +44,13 @@ def finish(
     model: Any,
     outcome: Outcome,
     feed: Feed,
+    foreseen: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone pretrain` prints."""
     import torch
 
     from inkstone.judge.report import ReportCard
+    from inkstone.learn.data.shares import steps_of
     from inkstone.model.bundle import describe, new_bundle
     from inkstone.model.checkpoint import save_model
 
@@ -79,7 +81,8 @@ def finish(
             languages=texts.languages,
             data=_data(recipe, texts),
             results=(result,),
-            training=_training(model, outcome, len(feed.epoch(0))),
+            training=_training(model, outcome, steps_of(len(feed.epoch(0)), recipe.training.accumulate)),
+            preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=parity,

@@ -11,11 +11,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from inkstone.ground.configuration import build, plain, read_yaml
 from inkstone.ground.errors import ConfigError, InkstoneError, OutputError
 from inkstone.ground.files import explained, write_text
+from inkstone.ground.processes import leads
 
 R = TypeVar("R")
 RECIPE = "recipe.yaml"
@@ -62,21 +64,29 @@ def is_begun(run: Path) -> bool:
 
 
 @contextmanager
-def kept_run(task: str, recipe: Any, out: Path) -> Iterator[Path]:
-    """The folder of a run with its recipe in it. When the block fails before a checkpoint, a new folder goes again."""
+def kept_run(task: str, recipe: Any, out: Path, *, dry: bool = False) -> Iterator[Path]:
+    """The folder of a run with its recipe in it. When the block fails before a checkpoint, a new folder goes again.
+
+    dry: a folder elsewhere, gone after the block.
+    """
     import yaml
+
+    if dry:
+        with TemporaryDirectory(prefix="inkstone-dry-run-") as scratch:
+            yield Path(scratch)
+        return
 
     run = run_folder(out)
     is_new = not run.exists()
     try:
         with explained(run):
             run.mkdir(parents=True, exist_ok=True)
-        if not _holds(run, recipe):
+        if leads() and not _holds(run, recipe):
             kept = {"task": task, "out": str(out), "recipe": plain(recipe)}
             write_text(run / RECIPE, yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
         yield run
     except BaseException:
-        if is_new and not is_begun(run):
+        if leads() and is_new and not is_begun(run):
             shutil.rmtree(run, ignore_errors=True)
         raise
 

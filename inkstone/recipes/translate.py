@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
 from inkstone.generate.engine import GenerationOptions
-from inkstone.ground.errors import ConfigError, DataError, require
+from inkstone.ground.errors import Collected, ConfigError, DataError, raise_all, require
+from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.model.bundle import Bundle
 from inkstone.recipes.beginning import (
@@ -31,6 +32,15 @@ from inkstone.recipes.beginning import (
     settled,
 )
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
+from inkstone.recipes.preflight import (
+    check_all,
+    dropped_findings,
+    length_findings,
+    parameters_of,
+    readable,
+    refuse_small_disk,
+    shared_findings,
+)
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
 from inkstone.recipes.translator_recipe import TranslateRecipe
@@ -49,13 +59,15 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
-    _check(recipe)
-    with kept_run("translate", recipe, out) as run:
+    check(recipe, out, Collected(recipe.name.strip() or "recipe"))
+    with kept_run("translate", recipe, out, dry=recipe.training.preflight == "only") as run:
         return _train(recipe, out, run)
 
 
 def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
     learnt = learn(recipe, run)
+    if not leads():
+        return {}  # of several processes, one writes and judges
     result = finish(learnt.recipe, out, *learnt[1:])
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
@@ -71,13 +83,15 @@ class Learnt(NamedTuple):
     begun: Beginning
     examples: Sequence[Any]
     outcome: Outcome
+    foreseen: dict[str, Any]
 
 
 def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
     """The first half of `train_translator`, up to the best weights. State is kept in the folder `run`."""
-    from inkstone.learn.data.batches import pair_batch
-    from inkstone.learn.loop import train
+    from inkstone.learn.data.batches import Plan, Planned, pair_batch
+    from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import OBJECTIVES
+    from inkstone.learn.preflight import preflight
 
     base = opened_base(recipe)
     recipe = settled(recipe, base)
@@ -100,19 +114,25 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
     def collate(rows: Sequence[Any]) -> Any:
         return pair_batch(rows, pad_id=config.pad_id, bos_id=config.bos_id, eos_id=config.eos_id)
 
+    training = recipe.training
+    feed = Planned(
+        Plan(examples, tokens_per_batch=training.tokens_per_batch, seed=training.seed), examples, collate
+    )
+    objective = OBJECTIVES["sequence-to-sequence"]
+    validate = validation(valid, collate, training.tokens_per_batch)
     with begun.learning():
-        outcome = train(
+        foreseen = preflight(begun.model, objective, feed, validate, training, run, findings(corpus))
+        outcome = train_on(
             begun.model,
-            OBJECTIVES["sequence-to-sequence"],
-            examples,
-            collate,
-            validation(valid, collate, recipe.training.tokens_per_batch),
-            recipe.training,
+            objective,
+            feed,
+            validate,
+            training,
             run,
             fingerprint=_fingerprint(recipe, examples, begun.digest),
             title=recipe.name,
         )
-    return Learnt(recipe, corpus, directions, tokenizer, begun, examples, outcome)
+    return Learnt(recipe, corpus, directions, tokenizer, begun, examples, outcome, foreseen)
 
 
 def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:
@@ -140,19 +160,46 @@ def _tokenizer(
     )
 
 
-def _check(recipe: TranslateRecipe) -> None:
-    """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
-    if not recipe.name.strip():
-        raise ConfigError("name is empty. Give the model a name.")
+def check(recipe: TranslateRecipe, out: Path, found: Collected) -> None:
+    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError."""
+    from inkstone.learn.watch import require_watchers
+
+    check_all(
+        found,
+        recipe,
+        lambda: _check_options(recipe),
+        lambda: require_watchers(recipe.training.watch),
+        lambda: GenerationOptions(beam_size=recipe.beam_size),
+        lambda: make_rules(recipe.cleaning, recipe.rules),
+        lambda: _check_model(recipe, out),
+        read=lambda: read_corpus(readable(recipe)),
+    )
+
+
+def _check_options(recipe: TranslateRecipe) -> None:
+    problems = [] if recipe.name.strip() else ["name is empty. Give the model a name."]
     if recipe.max_length < 2:
-        raise ConfigError(f"max_length={recipe.max_length} leaves no room for a word. Give 2 or more.")
-    GenerationOptions(beam_size=recipe.beam_size)
-    make_rules(recipe.cleaning, recipe.rules)
+        problems.append(f"max_length={recipe.max_length} leaves no room for a word. Give 2 or more.")
+    raise_all(ConfigError, "recipe", problems)
+
+
+def _check_model(recipe: TranslateRecipe, out: Path) -> None:
     config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
     if recipe.max_length > config.max_positions:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
         )
+    refuse_small_disk(out, parameters_of(config))
+
+
+def findings(corpus: Corpus) -> list[str]:
+    """What is worth knowing of the data before a model learns from it."""
+    tests = [pair for pairs in corpus.tests.values() for pair in pairs]
+    return [
+        *dropped_findings(corpus.dropped, len(corpus.train), "pairs"),
+        *length_findings(corpus.train, "pairs"),
+        *shared_findings(corpus.valid, tests, "pairs"),
+    ]
 
 
 def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> Any:

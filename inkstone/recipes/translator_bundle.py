@@ -41,6 +41,7 @@ def finish(
     begun: Beginning,
     examples: Sequence[Any],
     outcome: Outcome,
+    foreseen: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone train` prints."""
     import torch
@@ -76,6 +77,7 @@ def finish(
             data=_data(recipe, corpus),
             results=tuple(results),
             training=_training(model, begun, examples, recipe, outcome),
+            preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=certificate.facts(),
@@ -208,10 +210,11 @@ def _training(
 ) -> Any:
     from inkstone.judge.facts import TrainingFacts
     from inkstone.learn.data.batches import Plan
+    from inkstone.learn.data.shares import steps_of
 
-    per_epoch = len(
-        Plan(examples, tokens_per_batch=recipe.training.tokens_per_batch, seed=recipe.training.seed).epoch(0)
-    )
+    options = recipe.training
+    plan = Plan(examples, tokens_per_batch=options.tokens_per_batch, seed=options.seed)
+    per_epoch = steps_of(len(plan.epoch(0)), options.accumulate)
     return TrainingFacts(
         seconds=round(outcome.seconds, 1),
         steps=outcome.steps,

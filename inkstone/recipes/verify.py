@@ -51,6 +51,7 @@ def verify(folder: Path) -> Iterator[Check]:
         "translate": _translator,
         "classify": _classifier,
         "language-model": _language_model,
+        "embed": _encoder,
     }
     try:
         yield from checks[bundle.task](bundle)
@@ -139,6 +140,34 @@ def _classifier(bundle: Bundle) -> Iterator[Check]:
     yield Check(
         "engine", valid, f"opens and gives probabilities over {len(bundle.description['labels'])} labels"
     )
+
+
+def _encoder(bundle: Bundle) -> Iterator[Check]:
+    from inkstone.apps.embed import SentenceEncoder
+    from inkstone.ship.embed import CERTIFICATE, SAME, vector_probes
+
+    encoder = SentenceEncoder(bundle.path)
+    yield Check("engine", True, f"{encoder.engine.name} opens; vectors of {encoder.dimensions} numbers")
+    texts, wanted_ND = vector_probes(read_json(bundle.path / CERTIFICATE), encoder.dimensions)
+    cosines_N = (encoder.engine.encode(texts) * wanted_ND).sum(axis=1)
+    least = float(cosines_N.min())
+    yield Check("certified output", least >= SAME, f"{len(texts)} probes: cosine {least:.4f} or more")
+    if find_spec("torch"):
+        yield _float32_vectors(bundle, texts)
+
+
+def _float32_vectors(bundle: Bundle, texts: list[str]) -> Check:
+    """Whether a float32 export gives the vectors that the checkpoint gives."""
+    from inkstone.generate.sentence_encoder import onnx_encoder, torch_encoder
+    from inkstone.ship.embed import LIMIT, farthest
+    from inkstone.ship.onnx import export_onnx
+
+    with tempfile.TemporaryDirectory(prefix="inkstone-verify-") as scratch:
+        exact = export_onnx(bundle.path, Path(scratch) / "float32", quantization="float32")
+        apart = farthest(
+            torch_encoder(bundle.path).encode(texts), onnx_encoder(bundle.path, exact).encode(texts)
+        )
+    return Check("float32 parity", apart <= LIMIT, f"vectors {apart:.2g} apart at most")
 
 
 def _language_model(bundle: Bundle) -> Iterator[Check]:

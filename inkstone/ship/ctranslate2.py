@@ -26,7 +26,8 @@ from inkstone.ground.manifest import read_json
 from inkstone.model.config import ModelConfig
 from inkstone.model.positions import sinusoids
 from inkstone.text.foreign_files import has_tokenizer
-from inkstone.text.tokenizer import UNK, Tokenizer
+from inkstone.text.reader import TextReader
+from inkstone.text.tokenizer import UNK
 
 Quantization = Literal["float32", "int8"]
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -121,8 +122,8 @@ def _checkpoint(folder: Path) -> tuple[ModelConfig, Weights, list[str]]:
     raise_all(ConfigError, "this model does not fit CTranslate2", obstacles(config))  # before the work
     stored = load_file(folder / "model.safetensors")
     weights = {name: np.array(tensor, dtype=np.float32) for name, tensor in stored.items()}
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    return config, weights, [tokenizer.token_of(number) for number in range(config.vocab_size)]
+    inner = TextReader.load(folder).tokenizer.inner
+    return config, weights, [inner.id_to_token(number) or "" for number in range(config.vocab_size)]
 
 
 def _foreign(folder: Path) -> tuple[ModelConfig, Weights, list[str]]:

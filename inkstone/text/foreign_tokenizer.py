@@ -107,6 +107,17 @@ class ForeignTokenizer:
         )
         return cls._made(Parts(inner, names, {"additional_special_tokens": list(tokenizer.specials[4:])}, {}))
 
+    def taught_to_chat(self, template: str, marks: Sequence[str], end: str) -> ForeignTokenizer:
+        """The same with a chat template, these special tokens behind all others, and `end` for its end mark."""
+        inner = tokenizers.Tokenizer.from_str(self.inner.to_str())
+        inner.add_special_tokens(
+            [tokenizers.AddedToken(mark, special=True, normalized=False) for mark in marks]
+        )
+        names = {**self.names, "eos_token": end}
+        return ForeignTokenizer._made(
+            Parts(inner, names, dict(self.config), {"default": template}, originals=self.originals)
+        )
+
     @classmethod
     def _made(cls, parts: Parts) -> ForeignTokenizer:
         inner = parts.inner

@@ -37,7 +37,7 @@ _START, _END, _BREAK = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKS = re.compile("([\ufdd0-\ufdd2])")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _MAX_DEPTH = 50
-_CHATML = ("<|im_start|>", "<|im_end|>")
+CHATML = ("<|im_start|>", "<|im_end|>")
 DEFAULT_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
     {%- if message.role not in ["system", "user", "assistant"] -%}
@@ -123,7 +123,7 @@ class ChatTemplate:
         self.marks_answers = re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", source) is not None
         guarded = {name for name in guarded if len(name) > 1}
         # Where the marks of the house's own template are no special tokens, they cannot be told from typed ones.
-        self._refused = tuple(set(_CHATML) - guarded) if source is DEFAULT_CHAT_TEMPLATE else ()
+        self._refused = tuple(set(CHATML) - guarded) if source is DEFAULT_CHAT_TEMPLATE else ()
         longest_first = sorted(guarded, key=len, reverse=True)
         self._guarded = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         if _MARKS.search(source):

@@ -28,6 +28,7 @@ from inkstone.learn.data.ahead import ahead  # noqa: E402
 from inkstone.learn.data.batches import Batch, PairBatch, Plan, Planned, TokenExample  # noqa: E402
 from inkstone.learn.data.corruption import HidingFeed, Masking  # noqa: E402
 from inkstone.learn.data.documents import PackedFeed  # noqa: E402
+from inkstone.learn.data.shares import Steps  # noqa: E402
 from inkstone.learn.loop import Interrupted, TrainingOptions  # noqa: E402
 from inkstone.learn.objectives import sequence_to_sequence  # noqa: E402
 
@@ -88,38 +89,38 @@ def nobody_stays() -> Any:
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("place", [(0, 0), (0, 3), (2, 1)])
 def test_the_batches_and_their_places_are_the_same(name: str, workers: int, place: tuple[int, int]) -> None:
-    feed = FEEDS[name]()
+    feed = Steps(FEEDS[name]())
     count = 2 * len(feed.epoch(0)) + 2  # over two ends of epochs
     with ahead(feed, *place, count, 0) as plain, ahead(feed, *place, count, workers) as turns:
         pairs = list(zip(plain, turns, strict=True))
     assert len(pairs) == count
     for one, other in pairs:
         assert (one.place, one.after) == (other.place, other.after)
-        assert same(one.batch, other.batch)
+        assert same(one.portions[0].batch, other.portions[0].batch)
     assert all(one.after == two.place for (one, _), (two, _) in itertools.pairwise(pairs))
     assert pairs[0][0].place == place
 
 
 def test_where_a_batch_stands_is_what_the_feed_says() -> None:
-    feed = packed()
+    feed = Steps(packed())
     sizes = [len(feed.epoch(number)) for number in range(3)]
     expected = [(epoch, index) for epoch, size in enumerate(sizes) for index in range(size)]
     with ahead(feed, 0, 0, len(expected), 2) as turns:
         found = list(turns)
     assert [turn.place for turn in found] == expected
-    assert same(found[sizes[0] + 1].batch, feed.epoch(1)[1]())
+    assert same(found[sizes[0] + 1].portions[0].batch, feed.epoch(1)[1]()[0].batch)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_more_workers_than_batches(count: int) -> None:
-    with ahead(pairs(), 0, 0, count, 8) as turns:
+    with ahead(Steps(pairs()), 0, 0, count, 8) as turns:
         assert len(list(turns)) == count
 
 
 def test_batches_can_be_written_to() -> None:
     """Tensors of a batch are the training's own, not views of what was received."""
-    with ahead(pairs(), 0, 0, 1, 1) as turns:
-        batch = next(turns).batch
+    with ahead(Steps(pairs()), 0, 0, 1, 1) as turns:
+        batch = next(turns).portions[0].batch
         assert isinstance(batch, PairBatch)
         batch.source_BS.add_(1)
 
@@ -138,7 +139,7 @@ class TestErrors:
         first = next(
             n for n, numbers in enumerate(calls) if any(pairs().examples[k] == wrong for k in numbers)
         )
-        with ahead(pairs(collate), 0, 0, len(calls), workers) as turns:
+        with ahead(Steps(pairs(collate)), 0, 0, len(calls), workers) as turns:
             for _ in range(first):
                 next(turns)
             with pytest.raises(Died, match="the sixth") as error:
@@ -153,7 +154,10 @@ class TestErrors:
         def collate(rows: Sequence[Any]) -> PairBatch:
             raise Unsendable("no such row")
 
-        with ahead(pairs(collate), 0, 0, 4, 2) as turns, pytest.raises(RuntimeError, match="no such row"):
+        with (
+            ahead(Steps(pairs(collate)), 0, 0, 4, 2) as turns,
+            pytest.raises(RuntimeError, match="no such row"),
+        ):
             next(turns)
 
     def test_a_worker_that_was_killed_is_named(self) -> None:
@@ -162,17 +166,17 @@ class TestErrors:
             return reversing.collate(rows)
 
         said = pytest.raises(TrainingError, match=r"ended \(signal 9\).*training\.workers=0")
-        with ahead(pairs(collate), 0, 0, 4, 2) as turns, said:
+        with ahead(Steps(pairs(collate)), 0, 0, 4, 2) as turns, said:
             next(turns)
 
     def test_a_system_without_fork(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(os, "fork")
         with (
             pytest.raises(ConfigError, match="workers=2 needs a system that forks"),
-            ahead(pairs(), 0, 0, 4, 2),
+            ahead(Steps(pairs()), 0, 0, 4, 2),
         ):
             pass
-        with ahead(pairs(), 0, 0, 1, 0) as turns:
+        with ahead(Steps(pairs()), 0, 0, 1, 0) as turns:
             assert next(turns).place == (0, 0)
 
 

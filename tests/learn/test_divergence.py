@@ -79,7 +79,9 @@ def test_the_batch_is_saved_whole_and_met_again(tmp_path: Path, what: str, said:
     assert all(torch.equal(tensor, getattr(expected, name)) for name, tensor in stored.items())
     record = json.loads((place / "batch.json").read_text())
     assert (record["step"], record["epoch"], record["index"]) == (step, 1, 2)
-    assert record["tokens"] == expected.tokens and record["texts"]["source_BS"] == expected.source_BS.tolist()
+    assert (
+        record["tokens"] == expected.tokens and record["texts"][0]["source_BS"] == expected.source_BS.tolist()
+    )
     assert {file.suffix for file in place.iterdir()} == {".json", ".safetensors"}
 
     last = Checkpoints(tmp_path).newest("last")

@@ -1,12 +1,12 @@
 """Batches made ahead, in processes of their own, in the order in which one process would have made them.
 
-    feed ─ worker 0: batches 0, 2, 4 ... ─┐ pipes
-         ─ worker 1: batches 1, 3, 5 ... ─┴─ taken in turn: 0, 1, 2, 3 ...
+    steps ─ worker 0: steps 0, 2, 4 ... ─┐ pipes
+          ─ worker 1: steps 1, 3, 5 ... ─┴─ taken in turn: 0, 1, 2, 3 ...
 
-A batch is a function of its place (epoch, index), so it does not matter who makes it: with any number of workers a run
-takes the same steps, bit for bit. Each worker goes through the feed by itself and makes every so many-th batch; nothing
-is put in order afterwards, and what has been made ahead is no part of a run's state. A pipe that is full holds its
-worker back.
+What a step reads is a function of its place (epoch, index), so it does not matter who makes it: with any number of
+workers a run takes the same steps, bit for bit. Each worker goes through the feed by itself and makes every so many-th
+step's batches; nothing is put in order afterwards, and what has been made ahead is no part of a run's state. A pipe that
+is full holds its worker back.
 
 Processes, not threads: what makes batches is Python, and a thread that holds the interpreter keeps the training from
 sending its next operation (benchmarks/ahead.py shows both). They are forked, so that a feed may hold what cannot be sent,
@@ -27,7 +27,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NoReturn
@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from inkstone.ground.errors import ConfigError, TrainingError
-from inkstone.learn.data.batches import Batch, Feed
+from inkstone.learn.data.shares import Portion, Steps
 
 AHEAD_BYTES = (
     1 << 20
@@ -46,25 +46,24 @@ POLITE = (signal.SIGINT, signal.SIGTERM)  # the training answers these: it saves
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A batch, where it stands, and where the one after it stands: (epoch, index)."""
+    """What a step reads, where it stands, and where the one after it stands: (epoch, index)."""
 
-    batch: Batch
+    portions: list[Portion]
     place: tuple[int, int]
     after: tuple[int, int]
 
 
-Turns = Iterator[Turn]
-_Planned = tuple[Callable[[], Batch], tuple[int, int], tuple[int, int]]
+_Planned = tuple[Callable[[], list[Portion]], tuple[int, int], tuple[int, int]]
 
 
 @contextmanager
-def ahead(feed: Feed, epoch: int, index: int, count: int, workers: int) -> Iterator[Turns]:
-    """Yield `count` batches of a feed from a place on, epoch after epoch; with workers they are made ahead.
+def ahead(steps: Steps, epoch: int, index: int, count: int, workers: int) -> Iterator[Iterator[Turn]]:
+    """Yield what `count` steps read from a place on, epoch after epoch; with workers it is made ahead.
 
     What a batch raises is raised where its turn comes, and once the batches before it were taken.
     Raises TrainingError when a worker dies, ConfigError where processes cannot be forked.
     """
-    planned = islice(_planned(feed, epoch, index), count)
+    planned = islice(_planned(steps, epoch, index), count)
     if not workers or not count:
         yield (Turn(make(), place, after) for make, place, after in planned)
         return
@@ -80,10 +79,10 @@ def ahead(feed: Feed, epoch: int, index: int, count: int, workers: int) -> Itera
             worker.end()
 
 
-def _planned(feed: Feed, epoch: int, index: int) -> Iterator[_Planned]:
+def _planned(steps: Steps, epoch: int, index: int) -> Iterator[_Planned]:
     """Everything from a place on. An epoch is planned when its first batch is asked for."""
     while True:
-        calls = feed.epoch(epoch)
+        calls = steps.epoch(epoch)
         for number in range(index, len(calls)):
             last = number == len(calls) - 1
             yield calls[number], (epoch, number), (epoch + 1, 0) if last else (epoch, number + 1)
@@ -129,9 +128,8 @@ class _Worker:
             ) from None
         if isinstance(found, BaseException):
             raise found
-        kind, values, place, after = found
-        batch = kind(*(torch.from_numpy(value[0]) if isinstance(value, tuple) else value for value in values))
-        return Turn(batch, place, after)
+        packed, place, after = found
+        return Turn(_unpacked(packed), place, after)
 
     def end(self) -> None:
         """Kill it: it holds nothing that is not made again."""
@@ -147,10 +145,7 @@ def _work(planned: Iterator[_Planned], pipe: Connection[Any, Any]) -> NoReturn:
     try:
         torch.set_num_threads(1)  # the threads of the process that was forked are not here
         for make, place, after in planned:
-            batch = make()
-            values = [getattr(batch, field.name) for field in fields(batch)]
-            sent = [(value.numpy(),) if isinstance(value, Tensor) else value for value in values]
-            pipe.send((type(batch), sent, place, after))
+            pipe.send((_packed(make()), place, after))
     except BrokenPipeError:
         os._exit(0)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the training's
@@ -158,6 +153,35 @@ def _work(planned: Iterator[_Planned], pipe: Connection[Any, Any]) -> NoReturn:
             _send_error(pipe, error)
         os._exit(1)
     os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A record in pieces: its kind and its fields, packed themselves."""
+
+    kind: type[Any]
+    values: list[Any]
+
+
+def _packed(value: Any) -> Any:
+    """The same with arrays for tensors, since these would be sent as handles of shared memory."""
+    if isinstance(value, Tensor):
+        return _Packed(Tensor, [value.numpy()])
+    if isinstance(value, list | tuple):
+        return type(value)(_packed(one) for one in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _Packed(type(value), [_packed(getattr(value, field.name)) for field in fields(value)])
+    return value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_unpacked(one) for one in value)
+    if not isinstance(value, _Packed):
+        return value
+    if value.kind is Tensor:
+        return torch.from_numpy(value.values[0])
+    return value.kind(*(_unpacked(one) for one in value.values))
 
 
 def _send_error(pipe: Connection[Any, Any], error: BaseException) -> None:

@@ -51,6 +51,19 @@ class LabelExample:
 
 
 @dataclass(frozen=True, slots=True)
+class RelatedExample:
+    """Two texts that belong together, and texts that do not belong to the first, as token ids with their marks."""
+
+    source: Ids
+    target: Ids
+    negatives: tuple[Ids, ...] = ()
+
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the source, and of the longest of the others."""
+        return len(self.source), max(map(len, (self.target, *self.negatives)))
+
+
+@dataclass(frozen=True, slots=True)
 class PairBatch:
     """Padded pairs. The decoder reads `target_BT` (begin mark first) and is asked for `wanted_N`.
 
@@ -105,8 +118,21 @@ class TokenBatch:
     tokens: int
 
 
-Example = PairExample | LabelExample | TokenExample
-Batch = PairBatch | LabelBatch | TokenBatch
+@dataclass(frozen=True, slots=True)
+class RelatedBatch:
+    """Padded texts that belong together: `source_BS[i]` and `target_PT[i]`; the targets after B are given negatives.
+
+    rivals_BP: True where a target must be told apart from a source's own.
+    """
+
+    source_BS: Tensor
+    target_PT: Tensor
+    rivals_BP: Tensor
+    tokens: int
+
+
+Example = PairExample | LabelExample | TokenExample | RelatedExample
+Batch = PairBatch | LabelBatch | TokenBatch | RelatedBatch
 Collate = Callable[[Sequence[Any]], Any]
 
 
@@ -159,7 +185,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 class Plan:
     """Which examples go together, for every epoch. Holds lengths only, so it costs bytes per example."""
 
-    def __init__(self, examples: Sequence[Example], *, tokens_per_batch: int, seed: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], *, tokens_per_batch: int, seed: int, rows: int = 0
+    ) -> None:
+        """rows: so many examples in each batch, or as near as can be, whatever their lengths; 0: by tokens_per_batch."""
         if not examples:
             raise TrainingError(
                 "there is nothing to train on: no example is left. Check the data and the rules."
@@ -167,9 +196,9 @@ class Plan:
         self.lengths: npt.NDArray[np.int64] = np.array(
             [example.lengths() for example in examples], dtype=np.int64
         )
-        self.tokens_per_batch, self.seed = tokens_per_batch, seed
+        self.tokens_per_batch, self.seed, self.rows = tokens_per_batch, seed, rows
         longest = int(self.lengths.sum(1).max())
-        if longest > tokens_per_batch:
+        if longest > tokens_per_batch and not rows:
             raise TrainingError(
                 f"an example has {longest} tokens, but a batch may hold {tokens_per_batch}. "
                 "Raise tokens_per_batch or lower max_length."
@@ -195,6 +224,8 @@ class Plan:
         return self._cut(np.argsort(-self.lengths.sum(1), kind="stable")[: self.tokens_per_batch])[0]
 
     def _cut(self, order: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        if self.rows:
+            return np.array_split(order, -(-len(order) // self.rows))
         batches, start, widest = [], 0, np.zeros(2, dtype=np.int64)
         for end, lengths in enumerate(self.lengths[order]):
             wider = np.maximum(widest, lengths)
@@ -214,9 +245,10 @@ class Planned:
 
     def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
         """See `Feed`."""
-        return [partial(self._batch, numbers) for numbers in self.plan.epoch(number)]
+        return [partial(self.collated, numbers) for numbers in self.plan.epoch(number)]
 
-    def _batch(self, numbers: npt.NDArray[np.int64]) -> Batch:
+    def collated(self, numbers: npt.NDArray[np.int64]) -> Batch:
+        """The batch of these examples."""
         batch: Batch = self.collate(chunks(self.examples, numbers))
         return batch
 

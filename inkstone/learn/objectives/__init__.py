@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inkstone.learn.objectives.causal import causal
 from inkstone.learn.objectives.classification import classification
+from inkstone.learn.objectives.contrastive import contrastive
 from inkstone.learn.objectives.loss import Loss, Objective
 from inkstone.learn.objectives.masked import masked
 from inkstone.learn.objectives.sequence_to_sequence import sequence_to_sequence
@@ -15,6 +16,7 @@ OBJECTIVES: dict[str, Objective] = {
     "causal": causal,
     "masked": masked,
     "span": span_corruption,
+    "contrastive": contrastive,
 }
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Objective",
     "causal",
     "classification",
+    "contrastive",
     "masked",
     "sequence_to_sequence",
     "span_corruption",

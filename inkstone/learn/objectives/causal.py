@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from inkstone.learn.data.batches import Batch, TokenBatch
 from inkstone.learn.objectives.loss import Loss, linear_cross_entropy
@@ -17,7 +17,12 @@ def causal(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
 
     Texts that share a row do not see each other: packed rows give the loss and the gradients of padded ones.
     """
-    decoder, batch = cast(Transformer, model), cast(TokenBatch, batch)
+    batch = cast(TokenBatch, batch)
+    return linear_cross_entropy(*causal_product(model, batch), batch.wanted_N, smoothing)
+
+
+def causal_product(model: nn.Module, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """x and W with x W^T the scores of the tokens asked for."""
+    decoder = cast(Transformer, model)
     states_BTD = decoder.decode(batch.ids_BT, segments_BT=batch.segments_BT)
-    x_ND, weight_VD = as_product(decoder, states_BTD.flatten(0, 1)[batch.counted_N])
-    return linear_cross_entropy(x_ND, weight_VD, batch.wanted_N, smoothing)
+    return as_product(decoder, states_BTD.flatten(0, 1)[batch.counted_N])

@@ -34,8 +34,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Mean cross entropy of softmax(x W^T), a few rows at a time, gradients made on the way.
 
     The logits of a batch (tokens x vocabulary) are the largest tensor of a small model by far; written out, they travel
-    through memory a dozen times. Here each chunk of rows is scored, turned into its own gradient in place and multiplied
-    into the gradients of x and W while it is still in the caches, so logits never exist as a whole.
+    through memory a dozen times. Here each chunk of rows is scored and turned into probabilities, which after 1 is taken
+    from the right class are its gradient, and multiplied into the gradient of x while it is still in the caches. Only
+    these slopes exist as a whole, for one product with x at the end.
+
+    Label smoothing adds nothing to the chunks: spread evenly over all classes it asks for the mean of the logits, which
+    is x times the mean row of W.
     """
 
     @staticmethod
@@ -43,34 +47,38 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, x_ND: Tensor, weight_VD: Tensor, wanted_N: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
         count, vocabulary = len(x_ND), len(weight_VD)
-        weight = weight_VD.detach().to(x_ND.dtype)
-        x = x_ND.detach()
-        x_gradient, weight_gradient = torch.empty_like(x), torch.zeros_like(weight_VD, dtype=torch.float32)
-        total = torch.zeros((), device=x.device)
-        correct = torch.zeros((), dtype=torch.long, device=x.device)
+        x, weight = x_ND.detach(), weight_VD.detach().to(x_ND.dtype)
+        x_gradient, slopes_NV = torch.empty_like(x), x.new_empty(count, vocabulary)
+        right_N1, top_N, share_N = x.new_empty(count, 1), x.new_empty(count), x.new_empty(count)
+        less = x.new_full((min(CHUNK, count), 1), smoothing - 1)
         for start in range(0, count, CHUNK):
-            rows, wanted = x[start : start + CHUNK], wanted_N[start : start + CHUNK, None]
-            logits = (rows @ weight.t()).float()
-            right = logits.gather(1, wanted)
-            mean = logits.mean(1, keepdim=True)
-            top = logits.amax(1, keepdim=True)
-            correct += (right >= top).sum()
-            mass = logits.sub_(top).exp_().sum(1, keepdim=True)
-            total += (mass.log() + top - (1 - smoothing) * right - smoothing * mean).sum()
-            logits.mul_(1 / (mass * count))
-            if smoothing:
-                logits.sub_(smoothing / vocabulary / count)
-            logits.scatter_add_(1, wanted, torch.full_like(right, (smoothing - 1) / count))
-            slope = logits.to(x.dtype)
-            torch.mm(slope, weight, out=x_gradient[start : start + CHUNK])
-            weight_gradient += slope.t() @ rows
+            rows = slice(start, start + CHUNK)
+            wanted, slopes = wanted_N[rows, None], slopes_NV[rows]
+            logits = x[rows] @ weight.t()
+            torch.gather(logits, 1, wanted, out=right_N1[rows])
+            torch.amax(logits, 1, out=top_N[rows])
+            torch.softmax(logits, 1, out=slopes)
+            torch.amax(slopes, 1, out=share_N[rows])
+            slopes.scatter_add_(1, wanted, less[: len(slopes)])
+            torch.mm(slopes, weight, out=x_gradient[rows])
+        weight_gradient = (slopes_NV.t() @ x).float()
+        right_N = right_N1[:, 0].float()
+        normaliser_N = top_N.float() - share_N.float().log()  # log softmax of a class is its logit less this
+        total = (normaliser_N - right_N).sum()
+        if smoothing:
+            mean_D, x_float = weight_VD.detach().float().mean(0), x.float()
+            total = (1 - smoothing) * total + smoothing * (normaliser_N - x_float @ mean_D).sum()
+            x_gradient -= (smoothing * mean_D).to(x.dtype)
+            weight_gradient -= smoothing / vocabulary * x_float.sum(0)
         ctx.save_for_backward(x_gradient, weight_gradient.to(weight_VD.dtype))
-        return total / count, correct
+        ctx.count = count
+        return total / count, (right_N >= top_N.float()).sum()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x_gradient, weight_gradient = ctx.saved_tensors
-        return x_gradient * gradients[0], weight_gradient * gradients[0], None, None
+        scale = gradients[0] / ctx.count
+        return x_gradient * scale, weight_gradient * scale, None, None
 
 
 def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, wanted_N: Tensor, smoothing: float = 0.0) -> Loss:

@@ -16,11 +16,16 @@ from inkstone.model.transformer import Transformer
 
 def sequence_to_sequence(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
     """Cross entropy per real target token, end mark included (Sutskever et al., 2014); padding is never scored."""
-    translator, batch = cast(SequenceModel, model), cast(PairBatch, batch)
+    batch = cast(PairBatch, batch)
+    return linear_cross_entropy(*target_product(model, batch), batch.wanted_N, smoothing)
+
+
+def target_product(model: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """x and W with x W^T the scores of the real target tokens."""
+    translator = cast(SequenceModel, model)
     memory_BSD = translator.encode(batch.source_BS)
     states_BTD = translator.decode(batch.target_BT, memory_BSD, translator.visible(batch.source_BS))
-    x_ND, weight_VD = as_product(translator, states_BTD.flatten(0, 1)[batch.counted_N])
-    return linear_cross_entropy(x_ND, weight_VD, batch.wanted_N, smoothing)
+    return as_product(translator, states_BTD.flatten(0, 1)[batch.counted_N])
 
 
 def as_product(model: SequenceModel, states_ND: Tensor) -> tuple[Tensor, Tensor]:

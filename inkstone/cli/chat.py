@@ -1,0 +1,79 @@
+"""`inkstone train chat`: a language model learns to answer, from conversations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inkstone.cli.corpus import parse_fields
+from inkstone.ground.errors import ConfigError
+
+
+def train_chat(
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="Conversations: messages in the OpenAI form, or instruction and output. Repeatable."
+        ),
+    ] = [],  # noqa: B006
+    base: Annotated[
+        str | None,
+        typer.Option(help="What learns: a causal model of `inkstone pretrain`, or a pulled decoder."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    valid: Annotated[
+        list[str], typer.Option(help="Validation conversations. Default: held out of the data.")
+    ] = [],  # noqa: B006
+    test: Annotated[list[str], typer.Option(help="Test conversations. Default: held out of the data.")] = [],  # noqa: B006
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Only an adapter beside the base's weights learns.")
+    ] = False,
+    block: Annotated[int | None, typer.Option(help="Tokens that the model reads at once.")] = None,
+    fields: Annotated[str | None, typer.Option(help="Field names, such as messages=dialogue.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
+    ] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Teach a language model to answer, from conversations."""
+    from inkstone.cli import train_and_report
+    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.recipes.chat import train_chat as run
+    from inkstone.recipes.chat_recipe import ADAPTED, WHOLE, ChatRecipe
+    from inkstone.recipes.run import place_of, refuse_taken
+
+    given: dict[str, Any] = {
+        "data": data,
+        "valid": valid,
+        "test": test,
+        "base": base,
+        "block": block,
+        "fields": parse_fields(fields),
+        "name": name,
+    }
+    given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
+    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    values = overlay(WHOLE if values.get("lora") is None else ADAPTED, values)
+    place = place_of(out, values)
+    if not values.get("data") or not values.get("base"):
+        raise ConfigError(
+            "there is nothing to train on, or nothing that learns. Give --data FILE (conversations) and --base MODEL, "
+            "or a --recipe that names both."
+        )
+    resolved = build(ChatRecipe, values, str(recipe or "recipe"))
+    refuse_taken(place)
+    train_and_report(run, resolved, place, as_json)
+
+
+def resume_chat(run: Path, as_json: bool) -> None:
+    """Go on with an unfinished run."""
+    from inkstone.cli import train_and_report
+    from inkstone.recipes.chat import load_recipe
+    from inkstone.recipes.chat import train_chat as go_on
+
+    recipe, out = load_recipe(run)
+    train_and_report(go_on, recipe, out, as_json)

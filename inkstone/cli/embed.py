@@ -1,0 +1,114 @@
+"""`inkstone embed`, and `inkstone train embed`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inkstone.cli.corpus import named_tests, parse_fields
+from inkstone.cli.translate import lines_of
+from inkstone.ground.errors import ConfigError
+
+_DIGITS = 6
+
+
+def embed(
+    model: Annotated[str, typer.Argument(help="A model of `inkstone train embed`.")],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Texts; - reads standard input, each line a text.", metavar="[TEXT...|-]"),
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="So many numbers of each vector. Default: all.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="0 takes all cores.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="As always here: one JSON document.")] = True,
+) -> None:
+    """Give each text its vector, of length one: what means the same lies close. Prints one JSON document."""
+    from inkstone.apps.embed import SentenceEncoder
+    from inkstone.cli import print_json
+
+    wanted = lines_of(sys.stdin.buffer, "standard input") if texts == ["-"] else list(texts or [])
+    if not wanted:
+        raise ConfigError("there is no text. Give one or more, or - for standard input.")
+    encoder = SentenceEncoder(model, threads=threads)
+    vectors_ND = encoder.encode(wanted, dimensions=dimensions)
+    results = [
+        {"text": text, "vector": [round(float(one), _DIGITS) for one in vector]}
+        for text, vector in zip(wanted, vectors_ND, strict=True)
+    ]
+    print_json({"model": encoder.name, "dimensions": vectors_ND.shape[1], "results": results})
+
+
+def train_embed(
+    data: Annotated[
+        list[str],
+        typer.Option(help="Pairs of texts that belong together: any format. Repeatable."),
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    valid: Annotated[list[str], typer.Option(help="Validation pairs. Default: held out of the data.")] = [],  # noqa: B006
+    test: Annotated[
+        list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")
+    ] = [],  # noqa: B006
+    size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="Of public checkpoints, such as bert: programs that know it open the model."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="An encoder to begin with: a masked language model, or minilm (English)."),
+    ] = None,
+    both_ways: Annotated[bool, typer.Option("--both-ways", help="Test from targets to sources too.")] = False,
+    fields: Annotated[
+        str | None, typer.Option(help="Field names, such as source=title+question,target=answer.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
+    ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train an encoder that gives texts vectors, from pairs of texts that belong together."""
+    from inkstone.cli import recipe_of, train_and_report, training_manner
+    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.recipes.embed import check_beforehand, train_encoder
+    from inkstone.recipes.embed_recipe import EmbedRecipe
+
+    given: dict[str, Any] = {
+        "data": data,
+        "valid": valid,
+        "test": named_tests(test),
+        "size": size,
+        "family": family,
+        "base": base,
+        "both_ways": both_ways,
+        "fields": parse_fields(fields),
+        "name": name,
+        "training": training_manner(dry_run, profile),
+    }
+    given = {key: value for key, value in given.items() if value}
+    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    title = str(recipe or "recipe")
+    resolved, place = recipe_of(EmbedRecipe, values, out, title, "pairs of texts", check_beforehand)
+    train_and_report(train_encoder, resolved, place, as_json)
+
+
+def resume_embed(run: Path, as_json: bool) -> None:
+    """Go on with an unfinished run."""
+    from inkstone.cli import train_and_report
+    from inkstone.recipes.embed import load_recipe, train_encoder
+
+    recipe, out = load_recipe(run)
+    train_and_report(train_encoder, recipe, out, as_json)
