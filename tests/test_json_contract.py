@@ -106,6 +106,14 @@ def test_verify_when_it_fails(tmp_path: Path, capsys: Capture) -> None:
     assert [check["passed"] for check in found["checks"]].count(False) == 1
 
 
+def test_rerun(trained: Trained, capsys: Capture) -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    found = document(capsys, "rerun", str(trained.bundle), "--steps", "2")
+    has(found, {"bundle": str, "steps": int, "equal": bool, "largest_difference": float, "tolerance": float})
+    has(found, {"checks": [{"name": str, "passed": bool, "detail": str}], "passed": bool})
+    assert found["passed"] and found["steps"] == 2
+
+
 def test_doctor(trained: Trained, capsys: Capture) -> None:
     capsys.readouterr()
     code = main(

@@ -38,6 +38,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "verify",
         "Check every file of a model, and that its engine still answers as certified.",
     ),
+    "rerun": (
+        "rerun",
+        "rerun",
+        "Repeat the first steps of a training, and see whether it comes out the same.",
+    ),
     "compress": ("compress", "compress", "Make a model smaller, and see what that costs."),
     "export": ("export", "export", "Write a model for other programs, proved equal."),
     "serve": ("serve", "serve", "Serve models over HTTP, with the workbench."),

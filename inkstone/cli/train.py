@@ -135,6 +135,30 @@ def resume(
     tasks[task](run, as_json)
 
 
+@app.command("look")
+def look(
+    batch: Annotated[
+        Path, typer.Argument(help="A saved batch, such as models/mine.run/not-finite-00000042.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show the texts of the batch at which a training stopped because its loss was not finite."""
+    from inkstone.cli import print_json
+    from inkstone.learn.divergence import read_batch
+
+    found = read_batch(batch)
+    if as_json:
+        print_json(found)
+        return
+    print(
+        f"{found['what']} {found['value']} at step {found['step']}: batch {found['index']} of epoch {found['epoch']} "
+        f"(both from 0), {found['tokens']:,} tokens"
+    )
+    for number, row in enumerate(found["rows"], 1):
+        for name, text in row.items():
+            print(f"{number:4}  {name:9}  {text}")
+
+
 def _resume_translator(run: Path, as_json: bool) -> None:
     from inkstone.recipes.translate import load_recipe
 

@@ -212,6 +212,14 @@ def task_of(paths: Sequence[str | Path], fields: Mapping[str, str] | None = None
     raise DataError(_columns_message(table, "fields that say what it holds", "--task and --fields"))
 
 
+def aligned_files(path: Path) -> list[Path]:
+    """The files that a path names: two for line-aligned ones such as `corpus.{en,de}.gz`, else the one."""
+    match = _BRACES.search(str(path))
+    if match is None or path.exists():
+        return [path]
+    return [Path(_BRACES.sub(name, str(path))) for name in match.groups()]
+
+
 def _listed(paths: Sequence[str | Path]) -> list[Path]:
     if isinstance(paths, str | Path):
         paths = [paths]

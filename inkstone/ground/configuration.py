@@ -152,16 +152,17 @@ def _pruned(values: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != name}
 
 
-def build(kind: type[T], values: Mapping[str, Any], title: str) -> T:
+def build(kind: type[T], values: Mapping[str, Any], title: str, *, complete: bool = False) -> T:
     """A record of this kind from plain values; what is not given is as in the defaults, in records inside it too.
 
-    Raises ConfigError listing every unknown name and wrong value.
+    complete: the values are those of a record that was saved by `plain`; a mapping in it is all there was, and is not
+    laid over a default. Raises ConfigError listing every unknown name and wrong value.
     """
     from pydantic import TypeAdapter, ValidationError
 
     problems = _unknown(kind, values, "")
     try:
-        record = TypeAdapter(kind).validate_python(_over_defaults(kind, values))
+        record = TypeAdapter(kind).validate_python(dict(values) if complete else _over_defaults(kind, values))
     except ValidationError as error:
         problems += [
             f"{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {_plainly(problem['msg'])}"

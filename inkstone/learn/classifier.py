@@ -96,6 +96,7 @@ class Choice:
     train: Texts
     valid: Texts
     held_out: bool  # whether `valid` was taken from the training texts
+    name: str  # of the winner among those tried: bag, transformer, rnn, cnn, pretrained
 
 
 def choose(
@@ -136,7 +137,7 @@ def choose(
     if held_out and options.refit and winner.again is not None and len(kept) < len(data):
         winner = _refitted(winner, winner.again, with_copies(data, options.augment, options.seed), valid)
     return Choice(
-        winner, measures, reason, space, data if winner is not found[best] else kept, valid, held_out
+        winner, measures, reason, space, data if winner is not found[best] else kept, valid, held_out, best
     )
 
 

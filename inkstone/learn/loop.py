@@ -7,7 +7,8 @@ Exactness: every random draw of a step is seeded by (seed, step) and the batch o
 run that was killed and resumed from its last checkpoint takes the very same steps as one that was not (same machine,
 same number of threads). Saving can therefore go by the clock.
 
-A loss that is not finite stops the run at once, with the last checkpoint intact; training on would only hide it.
+A loss (or a gradient) that is not finite stops the run at once, with the last checkpoint intact and the batch saved
+(`learn.divergence`); training on would only hide it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -30,14 +32,17 @@ from inkstone.ground.processes import leads, world
 from inkstone.ground.progress import Progress, progress, say
 from inkstone.learn.adversarial import AdversarialOptions
 from inkstone.learn.averaging import Averages, better_mean
+from inkstone.learn.data.ahead import Turn, ahead
 from inkstone.learn.data.batches import Collate, Example, Feed, Plan, Planned, to_device
 from inkstone.learn.data.shares import Portion, Steps
 from inkstone.learn.distributed import Team, Validate, all_alike, together
+from inkstone.learn.divergence import refuse_not_finite
 from inkstone.learn.listening import listener
 from inkstone.learn.memory import peak_memory_bytes
 from inkstone.learn.objectives.loss import Objective
 from inkstone.learn.optim import OPTIMIZERS, SCHEDULES, OptimizerName, Optimizers, Schedule, rate
 from inkstone.learn.profile import NoProfiler, Profiler, StepProfiler
+from inkstone.learn.receipt import note_step, receipt_of, surroundings
 from inkstone.learn.recompute import recomputed
 from inkstone.learn.regularize import Regularization, regularized
 from inkstone.learn.state import Checkpoints, State, measures_of, value_of
@@ -82,11 +87,13 @@ class TrainingOptions:
     preflight: PreflightMode = field(default="check", repr=False)
     profile: bool = field(default=False, repr=False)  # trace some steps, and say where their time went
     watch: tuple[str, ...] = field(default=("tensorboard",), repr=False)
+    workers: int = field(default=0, repr=False)  # processes that make batches ahead; 0 = none
+    stop_after: int = field(default=0, repr=False)  # steps, of a schedule for all epochs; 0 = go to the end
 
     def __post_init__(self) -> None:
         least = {"validate_every": 0, "patience": 0, "warmup_steps": 0, "weight_decay": 0, "save_every_s": 0}
         least |= {"threads": 0, "seed": 0, "smoothing": 0, "beta2": 0, "tokens_per_batch": 1, "accumulate": 1}
-        least |= {"ema": 0, "average_last": 0}
+        least |= {"ema": 0, "average_last": 0, "workers": 0, "stop_after": 0}
         problems = [
             f"{name}={getattr(self, name)} must be at least {low}"
             for name, low in least.items()
@@ -151,6 +158,9 @@ class Outcome:
     peak_memory_bytes: int
     curve: list[dict[str, float]]
     stopped_early: bool
+    receipt: dict[str, Any] = field(
+        default_factory=dict
+    )  # see `learn.receipt`; empty for what is not trained by steps
 
 
 def pick_device() -> torch.device:
@@ -234,18 +244,21 @@ def train_on(
         stopped = out_of_patience(state, options)  # a run may be killed after it stopped early
         keeper = _Keeper(team, optimizer, averages, checkpoints, state, options, total, watch, bar)
         keeper.resumed()
-        for portions in profiler.batches(_batches(steps, state, state.step if stopped else total)):
-            keeper.step(objective, portions)
-            if state.step % every == 0 or state.step == total:
-                with averages.shown():
-                    stopped = keeper.validated(team.measured(validate))
-            halted, due = team.total(interrupted(), team.rank == 0 and keeper.due())
-            if stopped or state.step == total or halted or due:
-                keeper.save()
-            if halted:
-                raise Interrupted(f"stopped at step {state.step} of {total}; everything is saved.")
-            if stopped:
-                break
+        end = state.step if stopped else min(total, options.stop_after or total)
+        left = max(0, end - state.step)
+        with ahead(steps, state.epoch, state.index, left, options.workers) as turns:
+            for portions in profiler.batches(keeper.follow(turns)):
+                keeper.step(objective, portions)
+                if state.step % every == 0 or state.step == end:
+                    with averages.shown():
+                        stopped = keeper.validated(team.measured(validate))
+                halted, due = team.total(interrupted(), team.rank == 0 and keeper.due())
+                if stopped or state.step == end or halted or due:
+                    keeper.save()
+                if halted:
+                    raise Interrupted(f"stopped at step {state.step} of {total}; everything is saved.")
+                if stopped:
+                    break
         team.finish(checkpoints)
         mean = better_mean(team, checkpoints, state, validate, options.metric)
     model.eval()
@@ -259,6 +272,7 @@ def train_on(
         peak_memory_bytes(device),
         curve,
         stopped,
+        receipt_of(state, feed, options),
     )
 
 
@@ -276,26 +290,13 @@ def _begin(checkpoints: Checkpoints, team: Team, optimizer: Optimizers, fingerpr
         )
     if team.rank == 0:
         checkpoints.sweep(state.step)
+    state.resumed += 1
     return state
 
 
 def out_of_patience(state: State, options: TrainingOptions) -> bool:
     """Whether so many validations in a row brought no gain that it is time to stop."""
     return bool(options.patience) and state.since_best >= options.patience
-
-
-def _batches(feed: Steps, state: State, total: int) -> Iterator[list[Portion]]:
-    """What steps read, from where the state stands, keeping its place up to date: it names the step after this one."""
-    while state.step < total:
-        planned = feed.epoch(state.epoch)
-        while state.index < len(planned) and state.step < total:
-            batch = planned[state.index]()
-            state.index += 1
-            if state.index == len(planned):
-                state.epoch, state.index = state.epoch + 1, 0
-                yield batch
-                break
-            yield batch
 
 
 class _Keeper:
@@ -314,10 +315,13 @@ class _Keeper:
         bar: Progress,
     ) -> None:
         self.team, self.optimizer, self.checkpoints, self.state = team, optimizer, checkpoints, state
+        self.run = checkpoints.folder.parent
+        self.place = (0, 0)  # of the step that is taken: (epoch, index)
         self.options, self.total, self.watch, self.bar = options, total, watch, bar
         self.averages = averages
         self.device = next(team.model.parameters()).device
         self.bfloat16 = picks_bfloat16(options.precision, self.device)
+        self.surroundings = surroundings(self.device, "bfloat16" if self.bfloat16 else "float32", team.world)
         self.clock = self.saved = time.monotonic()
         self.recent_tokens = self.recent_seconds = 0.0  # fading sums: their ratio is the speed of late
 
@@ -327,21 +331,38 @@ class _Keeper:
             say(f"resuming after step {self.state.step} of {self.total}")
         self.bar.advance(self.state.step)
 
+    def follow(self, turns: Iterator[Turn]) -> Iterator[list[Portion]]:
+        """What steps read, keeping the state's place up to date: it names the step after this one."""
+        for turn in turns:
+            self.place = turn.place
+            self.state.epoch, self.state.index = turn.after
+            yield turn.portions
+
     def step(self, objective: Objective, portions: Sequence[Portion]) -> None:
-        """One step of the optimiser, over what all processes read for it."""
+        """One step of the optimiser, over what all processes read for it.
+
+        Raises TrainingError, before it is taken, when the loss or its gradient is not finite.
+        """
         state, options, team = self.state, self.options, self.team
         value, tokens = self._gradients(objective, portions)
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} at step {state.step + 1}. Lower the learning rate "
-                f"(now {options.learning_rate}) and begin again; the last checkpoint is intact."
-            )
-        torch.nn.utils.clip_grad_norm_(team.model.parameters(), options.clip_norm)
+        refuse = partial(
+            refuse_not_finite,
+            self.run,
+            state.step + 1,
+            portions,
+            self.place,
+            options.learning_rate,
+            team.rank,
+        )
+        refuse("loss", value)
+        norm = torch.nn.utils.clip_grad_norm_(team.model.parameters(), options.clip_norm)
+        refuse("norm of the gradient", float(getattr(norm, "full_tensor", lambda: norm)()))
         share = rate(options.schedule, state.step, options.warmup_steps, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * share
         self.optimizer.step()
         self.optimizer.zero_grad()
+        note_step(state, value, portions, self.surroundings)
         state.step += 1
         self.averages.update(state.step)
         state.tokens += tokens

@@ -50,6 +50,9 @@ class State:
     since_best: int = 0  # validations without a gain
     curve: list[dict[str, float]] = field(default_factory=list)
     data: str = ""  # fingerprint of the examples, so that a run is never resumed on other data
+    first: list[list[str]] = field(default_factory=list)  # of the first steps: see `learn.receipt`
+    begun: dict[str, str | int] = field(default_factory=dict)  # the surroundings in which these were taken
+    resumed: int = 0  # times that the run went on from a checkpoint
 
     def point(self, measures: Mapping[str, float]) -> dict[str, float]:
         """A validation as the curve holds it."""

@@ -33,9 +33,11 @@ from inkstone.judge.baselines import label_baselines
 from inkstone.judge.evaluate import judge_labels, label_tallies, signatures
 from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
 from inkstone.judge.report import ReportCard
-from inkstone.learn.classifier import ClassifierOptions
-from inkstone.learn.labelled import Trained
+from inkstone.learn.classifier import Choice, ClassifierOptions, choose
+from inkstone.learn.first_embeddings import FirstEmbeddings
+from inkstone.learn.labelled import Texts, Trained
 from inkstone.learn.loop import pick_device
+from inkstone.learn.receipt import fitted_receipt
 from inkstone.learn.token_classifier import TokenOptions
 from inkstone.learn.watch import require_watchers
 from inkstone.metrics.classification import top_confusions
@@ -54,7 +56,9 @@ from inkstone.recipes.preflight import (
     tell,
     with_findings,
 )
+from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import kept_recipe, kept_run, short_path
+from inkstone.recipes.sources import IN_PACKAGE, SourceFile, other_files, read_files
 from inkstone.text.normalize import normalize
 
 RULES = ("length", "overlap", "duplicate")
@@ -95,6 +99,7 @@ class Corpus:
     multi_label: bool
     dropped: Counter[str]
     contradictions: list[str] = field(default_factory=list)
+    files: tuple[SourceFile, ...] = ()
 
 
 def train_classifier(recipe: ClassifyRecipe, out: Path) -> dict[str, Any]:
@@ -230,19 +235,35 @@ def _train(recipe: ClassifyRecipe, out: Path, run: Path) -> dict[str, Any]:
     }
 
 
+def learn(recipe: ClassifyRecipe, run: Path) -> Choice:
+    """The first half of `train_classifier`, up to the trained model."""
+    corpus = read_corpus(recipe)
+    sides = [Texts([r.text for r in some], [r.labels for r in some]) for some in (corpus.train, corpus.valid)]
+    return choose(
+        sides[0],
+        sides[1] if corpus.valid else None,
+        recipe.options,
+        multi_label=corpus.multi_label,
+        run=run,
+        vectors=None if recipe.vectors is None else FirstEmbeddings.read(recipe.vectors),
+    )
+
+
 def read_corpus(recipe: ClassifyRecipe) -> Corpus:
     """Read, normalise and clean; training texts that stand in the validation or test set are dropped."""
     found = Collected("data")
+    files: list[SourceFile] = []
     records, valid, test = list[Labelled](), list[Labelled](), list[Labelled]()
     with found.check():
         reading = _reading(recipe, recipe.data)
         records = [replace(record, text=normalize(record.text)) for record in reading]
         for source in reading.sources:
             say(source.describe())
+        files += read_files("data", reading)
     with found.check():
-        valid = _given(recipe, recipe.valid)
+        valid = _given(recipe, "valid", files)
     with found.check():
-        test = _given(recipe, recipe.test)
+        test = _given(recipe, "test", files)
     found.raise_all()
     contradicting = contradictions(records)
     multi_label = any("labels" in source.fields for source in reading.sources)
@@ -268,15 +289,21 @@ def read_corpus(recipe: ClassifyRecipe) -> Corpus:
     _refuse_one_label(records)
     if recipe.unmatched_labels == "refuse":
         refuse_labels(records, valid, test if recipe.test else ())
-    return Corpus(records, valid, test, multi_label, dropped, contradicting)
+    return Corpus(records, valid, test, multi_label, dropped, contradicting, tuple(files))
 
 
 def _reading(recipe: ClassifyRecipe, paths: Sequence[str]) -> Reading[Labelled]:
     return read_labelled(list(paths), fields=recipe.fields)
 
 
-def _given(recipe: ClassifyRecipe, paths: Sequence[str]) -> list[Labelled]:
-    return [replace(one, text=normalize(one.text)) for one in _reading(recipe, paths)] if paths else []
+def _given(recipe: ClassifyRecipe, use: str, files: list[SourceFile]) -> list[Labelled]:
+    """The texts of one use, none where none were given; its files are added to the list."""
+    if not (paths := getattr(recipe, use)):
+        return []
+    reading = _reading(recipe, paths)
+    found = [replace(one, text=normalize(one.text)) for one in reading]
+    files += read_files(use, reading)
+    return found
 
 
 def _refuse_one_label(records: Sequence[Labelled]) -> None:
@@ -392,11 +419,21 @@ def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dic
     files["vectors"] = recipe.vectors and short_path(recipe.vectors)
     augment = recipe.options.augment
     augment = replace(augment, vectors=augment.vectors and short_path(augment.vectors))
-    files["options"] = plain(replace(recipe.options, augment=augment))
+    base = recipe.options.pretrained.base
+    pretrained = replace(recipe.options.pretrained, base=base and short_path(base))
+    files["options"] = plain(replace(recipe.options, augment=augment, pretrained=pretrained))
+    kept = {**plain(recipe), **files}  # where the files lay on this machine is nobody's business
+    assert classifier.choice is not None
+    best = classifier.choice.best
+    sources = [*corpus.files, *other_files("vectors", recipe.vectors)]
+    if base not in (None, IN_PACKAGE):
+        sources += other_files("base", base)
+    training = {"candidate": classifier.choice.name, **(best.outcome.receipt or fitted_receipt(best.model))}
     return {
-        "recipe": {**plain(recipe), **files},  # where the files lay on this machine is nobody's business
+        "recipe": kept,
         "data_sha256": {use: _digest(getattr(corpus, use)) for use in ("train", "valid", "test")},
         "seed": recipe.options.seed,
+        "receipt": receipt(kept, sources, training),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 

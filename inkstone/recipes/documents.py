@@ -13,6 +13,7 @@ from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_ru
 from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Document
+from inkstone.recipes.sources import SourceFile, read_files
 from inkstone.text.language import UNDETERMINED, detect
 from inkstone.text.normalize import normalize
 
@@ -35,6 +36,7 @@ class Documents:
     test: list[str]
     languages: tuple[str, ...]
     dropped: Counter[str]
+    files: tuple[SourceFile, ...] = ()
 
 
 def read_texts(recipe: PretrainRecipe) -> Documents:
@@ -43,10 +45,11 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
     Raises DataError where nothing is left to train on, or too little to hold some out.
     """
     found = Collected("data")
+    files: list[SourceFile] = []
     sides: dict[str, tuple[list[Document], int]] = {}
     for use in ("test", "valid", "data"):
         with found.check():
-            sides[use] = _read(recipe, getattr(recipe, use))
+            sides[use] = _read(recipe, use, files)
     found.raise_all()
     (test, _), (valid, _), (documents, unreadable) = sides.values()
     if not documents:
@@ -65,16 +68,20 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
             " or give other data; documents that stand in the validation or test data do not count."
         )
     train, valid_texts, test_texts = ([one.text for one in side] for side in (documents, valid, test))
-    return Documents(train, valid_texts, test_texts, recipe.languages or languages_of(train), dropped)
+    languages = recipe.languages or languages_of(train)
+    return Documents(train, valid_texts, test_texts, languages, dropped, tuple(files))
 
 
-def _read(recipe: PretrainRecipe, paths: Sequence[str]) -> tuple[list[Document], int]:
+def _read(recipe: PretrainRecipe, use: str, files: list[SourceFile]) -> tuple[list[Document], int]:
+    """The documents of one use, and how many records could not be read; its files are added to the list."""
+    paths: Sequence[str] = getattr(recipe, use)
     if not paths:
         return [], 0
     reading = read_documents(list(paths), fields=recipe.fields)
     found = [replace(one, text=normalize(one.text, script=recipe.script)) for one in reading]
     for source in reading.sources:
         say(source.describe())
+    files += read_files(use, reading)
     return [one for one in found if one.text], reading.problem_count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_ru
 from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
+from inkstone.recipes.sources import SourceFile, read_files
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ class Corpus:
     dropped: Counter[str]
     problems: int
     languages: tuple[str, str]
+    files: list[SourceFile] = field(default_factory=list)
 
 
 def read_corpus(recipe: TranslateRecipe) -> Corpus:
@@ -42,14 +44,14 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
     tests: dict[str, list[Pair]] = {}
     valid: list[Pair] = []
     pairs: list[Pair] = []
+    files: list[SourceFile] = []
     for name, paths in recipe.test.items():
         with found.check():
-            tests[name] = list(_normalised(_read(recipe, paths), recipe))
+            tests[name], _ = _whole(recipe, f"test {name}", paths, files)
     with found.check():
-        valid = list(_normalised(_read(recipe, recipe.valid), recipe)) if recipe.valid else []
+        valid = _whole(recipe, "valid", recipe.valid, files)[0] if recipe.valid else []
     with found.check():
-        reading = _read(recipe, recipe.data)
-        pairs = list(_normalised(reading, recipe))
+        pairs, reading = _whole(recipe, "data", recipe.data, files)
     found.raise_all()
     for read in reading.sources:
         say(read.describe())
@@ -72,7 +74,17 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
             f"{', '.join(recipe.data)}: no pair to train on is left after cleaning ({worst}). Loosen these rules,"
             " or give other data; training pairs that stand in the validation or test data do not count."
         )
-    return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop())
+    return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop(), files)
+
+
+def _whole(
+    recipe: TranslateRecipe, use: str, paths: Sequence[str], files: list[SourceFile]
+) -> tuple[list[Pair], Any]:
+    """The pairs of one use, and their reading; its files are added to the list."""
+    reading = _read(recipe, paths)
+    pairs = list(_normalised(reading, recipe))
+    files += read_files(use, reading)
+    return pairs, reading
 
 
 def _read(recipe: TranslateRecipe, paths: Sequence[str]) -> Any:

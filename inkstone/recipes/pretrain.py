@@ -13,7 +13,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
 from inkstone.ground.errors import Collected, ConfigError, raise_all, require
@@ -36,6 +36,8 @@ from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from inkstone.learn.data.batches import Feed
+    from inkstone.learn.loop import Outcome
     from inkstone.learn.pretraining import Course, CourseOptions
     from inkstone.model.config import ModelConfig
 
@@ -52,6 +54,27 @@ def pretrain(recipe: PretrainRecipe, out: Path) -> dict[str, Any]:
 
 
 def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
+    learnt = learn(recipe, run)
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    result = finish(recipe, out, *learnt)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return result
+
+
+class Learnt(NamedTuple):
+    """A trained language model, and what it was trained with."""
+
+    texts: Documents
+    tokenizer: Tokenizer
+    model: Any
+    outcome: Outcome
+    feed: Feed
+    foreseen: dict[str, Any]
+
+
+def learn(recipe: PretrainRecipe, run: Path) -> Learnt:
+    """The first half of `pretrain`, up to the best weights. State is kept in the folder `run`."""
     import torch
 
     from inkstone.learn.loop import train_on
@@ -80,11 +103,7 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
         fingerprint=_fingerprint(recipe, texts, tokenizer),
         title=recipe.name,
     )
-    if not leads():
-        return {}  # of several processes, one writes and judges
-    result = finish(recipe, out, texts, tokenizer, model, outcome, feed, foreseen)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return result
+    return Learnt(texts, tokenizer, model, outcome, feed, foreseen)
 
 
 def configuration(recipe: PretrainRecipe, course: Course, vocab_size: int) -> ModelConfig:

@@ -14,6 +14,7 @@ import numpy as np
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import progress, say
 from inkstone.recipes.documents import Documents, passages
+from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
 from inkstone.text.segment import words
 from inkstone.text.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ def finish(
         "block": recipe.block,
         "script": recipe.script,
     }
-    made = _made(recipe, texts)
+    made = _made(recipe, texts, outcome)
     model = model.cpu()
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
@@ -278,16 +279,18 @@ def _curve(outcome: Outcome) -> list[CurvePoint]:
     ]
 
 
-def _made(recipe: PretrainRecipe, texts: Documents) -> dict[str, Any]:
+def _made(recipe: PretrainRecipe, texts: Documents, outcome: Outcome) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2")
     uses = ("data", "valid", "test")
+    kept = {**plain(recipe), **{use: [short_path(p) for p in getattr(recipe, use)] for use in uses}}
     return {
-        "recipe": {**plain(recipe), **{use: [short_path(p) for p in getattr(recipe, use)] for use in uses}},
+        "recipe": kept,
         "data_sha256": {
             use: _digest(side) for use, side in zip(uses, (texts.train, texts.valid, texts.test), strict=True)
         },
         "seed": recipe.training.seed,
+        "receipt": receipt(kept, texts.files, outcome.receipt),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 

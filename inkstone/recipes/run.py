@@ -59,8 +59,8 @@ def refuse_taken(out: Path) -> None:
 
 
 def is_begun(run: Path) -> bool:
-    """Whether a run has come as far as to keep checkpoints."""
-    return any(run.rglob("checkpoints"))
+    """Whether a run has come as far as to keep checkpoints, or the batch at which it diverged."""
+    return any(run.rglob("checkpoints")) or any(run.rglob("not-finite-*"))
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def kept_recipe(run: Path, kind: type[R]) -> tuple[R, Path]:
     place = run.resolve()  # wherever it was moved to, and wherever we are
     if place.suffix != ".run":
         raise ConfigError(f"{run} must be named like the model, with .run. Give it that name again.")
-    return build(kind, saved["recipe"], str(file)), place.with_suffix("")
+    return build(kind, saved["recipe"], str(file), complete=True), place.with_suffix("")
 
 
 def short_path(path: str) -> str:

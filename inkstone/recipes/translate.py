@@ -15,7 +15,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
 from inkstone.generate.engine import GenerationOptions
@@ -23,7 +23,14 @@ from inkstone.ground.errors import Collected, ConfigError, DataError, raise_all,
 from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.model.bundle import Bundle
-from inkstone.recipes.beginning import begin, configuration, opened_base, refuse_directions, settled
+from inkstone.recipes.beginning import (
+    Beginning,
+    begin,
+    configuration,
+    opened_base,
+    refuse_directions,
+    settled,
+)
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
 from inkstone.recipes.preflight import (
     check_all,
@@ -40,6 +47,9 @@ from inkstone.recipes.translator_recipe import TranslateRecipe
 from inkstone.text.template import tags_for
 from inkstone.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from inkstone.learn.loop import Outcome
+
 VALIDATED = 1000  # pairs at most that every validation looks at
 
 
@@ -55,6 +65,29 @@ def train_translator(recipe: TranslateRecipe, out: Path) -> dict[str, Any]:
 
 
 def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
+    learnt = learn(recipe, run)
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    result = finish(learnt.recipe, out, *learnt[1:])
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return result
+
+
+class Learnt(NamedTuple):
+    """A trained translator, and what it was trained with."""
+
+    recipe: TranslateRecipe  # settled by what it began with
+    corpus: Corpus
+    directions: list[tuple[str, str]]
+    tokenizer: Tokenizer
+    begun: Beginning
+    examples: Sequence[Any]
+    outcome: Outcome
+    foreseen: dict[str, Any]
+
+
+def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
+    """The first half of `train_translator`, up to the best weights. State is kept in the folder `run`."""
     from inkstone.learn.data.batches import Plan, Planned, pair_batch
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import OBJECTIVES
@@ -99,11 +132,7 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
             fingerprint=_fingerprint(recipe, examples, begun.digest),
             title=recipe.name,
         )
-    if not leads():
-        return {}  # of several processes, one writes and judges
-    result = finish(recipe, out, corpus, directions, tokenizer, begun, examples, outcome, foreseen)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return result
+    return Learnt(recipe, corpus, directions, tokenizer, begun, examples, outcome, foreseen)
 
 
 def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:

@@ -16,7 +16,9 @@ from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.recipes.pairs import Corpus, both, evenly, turned
+from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
+from inkstone.recipes.sources import other_files
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
@@ -57,7 +59,7 @@ def finish(
         "script": recipe.script,
         "comfortable_tokens": int(np.percentile([len(example.source) for example in examples], 90)),
     }
-    made = _made(recipe, examples) | begun.facts()
+    made = _made(recipe, corpus, examples, outcome) | begun.facts()
     model = begun.learnt()
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
@@ -244,7 +246,9 @@ def _curve(outcome: Outcome) -> list[Any]:
     ]
 
 
-def _made(recipe: TranslateRecipe, examples: Sequence[Any]) -> dict[str, Any]:
+def _made(
+    recipe: TranslateRecipe, corpus: Corpus, examples: Sequence[Any], outcome: Outcome
+) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     digest = hashlib.sha256()
     for example in examples:
@@ -257,9 +261,12 @@ def _made(recipe: TranslateRecipe, examples: Sequence[Any]) -> dict[str, Any]:
         use: path and short_path(path) for use in ("base", "vectors") for path in [getattr(recipe, use)]
     }
     tests = {name: [short_path(path) for path in paths] for name, paths in recipe.test.items()}
+    kept = {**plain(recipe), **files, "test": tests}
+    sources = [*corpus.files, *other_files("vectors", recipe.vectors), *other_files("base", recipe.base)]
     return {
-        "recipe": {**plain(recipe), **files, "test": tests},
+        "recipe": kept,
         "examples_sha256": digest.hexdigest(),
         "seed": recipe.training.seed,
+        "receipt": receipt(kept, sources, outcome.receipt),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }

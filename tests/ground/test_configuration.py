@@ -131,6 +131,24 @@ def test_overlaying_in_two_steps_or_one_is_the_same(one: dict, two: dict, three:
     assert overlay(one) == one == overlay({}, one) == overlay(one, one)
 
 
+@dataclass(frozen=True)
+class Layered:
+    """A record whose default for a mapping inside it is not empty."""
+
+    @dataclass(frozen=True)
+    class Inner:
+        model: dict[str, float] = field(default_factory=lambda: {"dropout": 0.3})
+
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_what_was_saved_is_built_as_it_was() -> None:
+    """A default that the saved record did without stays away; what people write is laid over it."""
+    record = Layered(Layered.Inner({"width": 8.0}))
+    assert build(Layered, plain(record), "saved", complete=True) == record
+    assert build(Layered, plain(record), "written").inner.model == {"dropout": 0.3, "width": 8.0}
+
+
 class TestYaml:
     def read(self, tmp_path: Path, text: str | bytes) -> dict[str, object]:
         file = tmp_path / "recipe.yaml"
