@@ -65,7 +65,7 @@ STEPS_EACH = 4  # of the training for each one timed: a short run is not rehears
 FEW = (16, 8)  # parts of the longest batch that tell what all of it will take
 PATIENCE_S, PATIENCE = 20.0, 0.05  # seconds, share of the training: after either no further pass is begun
 OPTIMISER_STEPS = 4
-FRAGMENTS = 0.25  # of what a rehearsal takes: the holes that hundreds of steps leave in the heap of a CPU (docs/journal.md)
+FRAGMENTS = 0.25  # of what a rehearsal takes: holes that many steps leave in a CPU's heap (docs/journal.md)
 
 
 class DryRun(Exception):
@@ -80,8 +80,8 @@ class DryRun(Exception):
 class Preflight:
     """What a training will take. Sizes in bytes, times in seconds.
 
-    memory: its parts; "activations" is all that a step needs besides the others, "fragments" an allowance. available: what the process
-    may grow to, None where the system does not say. time: its parts; all of it, if nothing stops the run early.
+    memory: its parts; "activations" is all that a step needs besides the others, "fragments" an allowance. available:
+    what the process may grow to, None where the system does not say. time: its parts; all of it, if nothing stops the run early.
     """
 
     parameters: int
