@@ -37,10 +37,17 @@ def train_chat(
     settings: Annotated[
         list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
     ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Teach a language model to answer, from conversations."""
-    from inkstone.cli import train_and_report
+    from inkstone.cli import train_and_report, training_manner
     from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
     from inkstone.recipes.chat import train_chat as run
     from inkstone.recipes.chat_recipe import ADAPTED, WHOLE, ChatRecipe
@@ -54,6 +61,7 @@ def train_chat(
         "block": block,
         "fields": parse_fields(fields),
         "name": name,
+        "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
     values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))

@@ -59,7 +59,7 @@ def train_chat(recipe: ChatRecipe, out: Path) -> dict[str, Any]:
     require("torch", "training", "train")
     taught = opened(recipe)
     check(recipe, taught)
-    with kept_run("chat", recipe, out) as run:
+    with kept_run("chat", recipe, out, dry=recipe.training.preflight == "only") as run:
         return _train(recipe, taught, out, run)
 
 
@@ -68,6 +68,7 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
     from inkstone.learn.data.shares import steps_of
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import causal
+    from inkstone.learn.preflight import preflight
 
     training = recipe.training
     talks = read_talks(recipe, taught.tokenizer)
@@ -83,13 +84,14 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
         )
 
     before = replies_of(taught.model, talks.test)
-    feed = feed_of(talks.train)
+    feed, validate = feed_of(talks.train), validation(feed_of(talks.valid))
     with learning(recipe, taught) as adapters:
+        foreseen = preflight(taught.model, causal, feed, validate, training, run)
         outcome = train_on(
             taught.model,
             causal,
             feed,
-            validation(feed_of(talks.valid)),
+            validate,
             training,
             run,
             fingerprint=_fingerprint(recipe, taught, talks.train),
@@ -99,7 +101,7 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
         return {}  # of several processes, one writes and judges
     model = taught.model if adapters is None else adapters.merged(ADAPTER)
     per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
-    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, per_epoch)
+    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, per_epoch, foreseen)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ def finish(
     before: Any,
     outcome: Outcome,
     per_epoch: int,
+    foreseen: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone train` prints. before: what the base thought of the test's answers."""
     import torch
@@ -84,6 +85,7 @@ def finish(
             data=_data(recipe, talks),
             results=(result,),
             training=_training(recipe, model, adapters, outcome, per_epoch),
+            preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
             parity=certificate.facts(),

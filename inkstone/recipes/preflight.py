@@ -219,7 +219,9 @@ def _size(recipe: Any) -> int:
     for use in ("data", "valid", "test"):
         value = getattr(recipe, use)
         named += [path for paths in value.values() for path in paths] if isinstance(value, Mapping) else value
-    paths = [Path(_BRACES.sub("*", name)) for name in named]  # {en,de}: parallel files
+    paths = [
+        Path(_BRACES.sub("*", str(getattr(name, "file", name)))) for name in named
+    ]  # {en,de}: parallel files
     files = [file for path in paths for file in path.parent.glob(path.name)]
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -163,10 +163,15 @@ class Died(Exception):
 
 def test_a_run_that_died_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
-    more = {"training.epochs": 2, "training.save_every_s": 0, "model": {**QUICK["model"], "dropout": 0.2}}  # type: ignore[dict-item]
+    more = {
+        "training.epochs": 2,
+        "training.save_every_s": 0,
+        "training.preflight": "skip",
+        "model": {**QUICK["model"], "dropout": 0.2},
+    }  # type: ignore[dict-item]
     command = ["train", "embed", "--data", data, "--size", "tiny", *settings(**more), "--json"]
     printed = json.loads(run(*command, "--out", str(tmp_path / "whole"))[0])
-    made, calls, at = Planned._batch, 0, printed["steps"] // 2 + 2
+    made, calls, at = Planned.collated, 0, printed["steps"] // 2 + 2
 
     def dying(*arguments: Any) -> Any:
         nonlocal calls
@@ -175,7 +180,7 @@ def test_a_run_that_died_ends_with_the_same_weights(tmp_path: Path, monkeypatch:
             raise Died
         return made(*arguments)
 
-    monkeypatch.setattr(Planned, "_batch", dying)
+    monkeypatch.setattr(Planned, "collated", dying)
     with pytest.raises(Died), redirect_stderr(StringIO()):
         main([*command, "--out", str(tmp_path / "cut")])
     monkeypatch.undo()
@@ -234,7 +239,8 @@ REFUSED = {
     "key": (("--set", "pairs_per_bach=3"), 'Did you mean "pairs_per_batch"'),
     "source key": (("--set", "data=[{file: pairs.tsv, wher: {}}]"), "wher"),
     "size": (("--size", "huge"), 'size="huge"'),
-    "several": (("--set", "max_length=1", "--set", "pairs_per_batch=1"), "2 problems"),
+    "several": (("--set", "max_length=1", "--set", "pairs_per_batch=1"), "problems\n  - max_length=1"),
+    "file": (("--set", "data=[{file: pairs.tsv}]", "--set", "max_length=1"), "max_length=1"),
     "dimensions": (("--set", "objective.dimensions=[64]"), "must be below the width of the model, 64"),
     "temperature": (("--set", "objective.temperature=0"), "temperature=0"),
     "pooling": (("--set", "model.pooling=first"), "pooling=mean"),
