@@ -107,7 +107,8 @@ def _receipt(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found, dict) and isinstance(found.get("training"), dict):
         return found
     if "recipe" in made:
-        why = "it was trained before receipts were kept. Train it again to have one"
+        why = "it was trained before receipts were kept, or by a command that keeps none yet. Rerun a model that"
+        why += " `inkstone train translate`, `train classify` or `pretrain` wrote; train it again to have one"
     else:
         why = (
             "it was made from another model, or saved from Python. Rerun a model that `inkstone train` wrote"
