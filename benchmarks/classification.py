@@ -12,12 +12,15 @@ encoder trained too); their ensemble is the mean of their probabilities. Beside 
 a linear SVM trained in the same run, and what Kim (2014) published: CNN-rand from nothing, CNN-non-static with vectors of
 100 billion words of news.
 
-With --keep FOLDER the probabilities of every model and fold are kept there, and a run that was stopped goes on.
+With --keep FOLDER the probabilities of every model and fold are kept there, and a run that was stopped goes on. Those of
+the table in docs/journal.md are in benchmarks/kept: `--keep benchmarks/kept` prints it in a minute, any other folder
+computes it anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import sys
@@ -157,19 +160,21 @@ def linear(split: Split) -> list[tuple[str, ...]]:
     return TfidfLinear().fit(texts, [(label,) for label in labels]).predict(sides(split.test)[0])
 
 
-def kept(folder: Path | None, name: str, make: Callable[[], Table]) -> Table:
-    """What is kept under this name; else made, and kept."""
-    file = folder / f"{name}.json" if folder else None
-    if file and file.exists():
-        found: Table = json.loads(file.read_text("utf-8"))
-        return found
-    made = make()
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
+def kept(folder: Path | None, split: str, model: str, seed: int, make: Callable[[], Table]) -> Table:
+    """What the folder has of this test set and model; else made, and put there. A file holds all folds of a set."""
+    if folder is None:
+        return make()
+    file = folder / f"{split.split('-')[0]}-{model}-{seed}.json.gz"
+    tables: dict[str, Table] = json.loads(gzip.decompress(file.read_bytes())) if file.exists() else {}
+    if split not in tables:
+        made = make()
+        made["probabilities"] = [[round(one, 6) for one in row] for row in made["probabilities"]]
+        tables[split] = made
+        folder.mkdir(parents=True, exist_ok=True)
         beside = file.with_suffix(".part")
-        beside.write_text(json.dumps(made), "utf-8")
+        beside.write_bytes(gzip.compress(json.dumps(tables, separators=(",", ":")).encode(), mtime=0))
         beside.rename(file)
-    return made
+    return tables[split]
 
 
 def answers(tables: Sequence[Table]) -> list[tuple[str, ...]]:
@@ -185,8 +190,7 @@ def measured(
     from inkstone.judge.evaluate import label_tallies
 
     tables = {
-        model: kept(folder, f"{split.name}-{model}-{seed}", partial(trained, split, model, seed))
-        for model in models
+        model: kept(folder, split.name, model, seed, partial(trained, split, model, seed)) for model in models
     }
     given = {model: answers([table]) for model, table in tables.items()}
     members = [tables[model] for model in models if model in FROM_NOTHING]

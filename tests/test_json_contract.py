@@ -297,27 +297,17 @@ def test_pull_and_export(trained: Trained, tmp_path: Path, capsys: Capture) -> N
     has(found, {"size_bytes": int})
 
 
-def test_tune(pairs: str, tmp_path: Path, capsys: Capture) -> None:
+def test_tune(tmp_path: Path, capsys: Capture) -> None:
     pytest.importorskip("optuna", reason="searching needs optuna")
+    data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
     (tmp_path / "space.yaml").write_text("training.learning_rate: [0.001, 0.01]")
-    small = "{hidden_size: 32, num_heads: 2, num_kv_heads: 2, feed_forward_size: 48, num_encoder_layers: 1}"
-    words = [
-        "tune",
-        "translate",
-        "--data",
-        pairs,
-        "--valid",
-        pairs,
-        "--set",
-        f"model={small}",
-        "--set",
-        "size=tiny",
-    ]
-    words += ["--set", "vocab_size=120", "--set", "training.epochs=1", "--set", "rules=[length]"]
+    sizes = "hidden_size: 32, num_heads: 2, num_kv_heads: 2, feed_forward_size: 48, num_encoder_layers: 1"
+    words = ["tune", "translate", "--data", data, "--set", f"model={{{sizes}}}", "--set", "size=tiny"]
+    words += ["--set", "vocab_size=300", "--set", "training.epochs=1"]
     search = ("--space", str(tmp_path / "space.yaml"), "--trials", "1", "--out", str(tmp_path / "search"))
-    found = document(capsys, *words, *search)
     trial = {"number": int, "state": str, "value": float, "parameters": dict, "validations": int}
     trial |= {"seconds": float, "problem": str}
+    found = document(capsys, *words, *search)
     has(found, {"task": str, "metric": str, "best": trial, "trials": [trial], "recipe": str})
     found = document(capsys, *words, "--find-rate")
     has(found, {"suggestion": float, "lowest": float, "curve": [{"rate": float, "loss": float}]})

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from inkstone.learn.recompute import recomputed
+from inkstone.model.attention import fused_on
 from inkstone.model.config import ModelConfig
 from inkstone.model.transformer import Block, Transformer
 
@@ -139,7 +140,7 @@ def activations(config: ModelConfig, rows: int, length: int, *, recompute: bool 
 def _kept(config: ModelConfig, rows: int, length: int, *, recompute: bool = False) -> float:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode(), torch.device("cpu"):
+    with FakeTensorMode(), torch.device("cpu"), fused_on("cpu"):  # as on a GPU
         model = Transformer(replace(config, dropout=0.0, max_positions=max(config.max_positions, length)))
         ids_BT = torch.zeros(rows, length, dtype=torch.long)
         return float(saved_bytes(model, ids_BT, recompute=recompute))

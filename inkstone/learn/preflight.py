@@ -6,7 +6,7 @@
     batches of all lengths ─ seconds each        validation, once ─ seconds
 
     time   = steps x (batch + forward + backward + optimiser) + validations + saves
-    memory = the most that the process held while it rehearsed
+    memory = the most that the process held while it rehearsed, and on a CPU a quarter of its growth for fragments
 
 Why rehearse and not compute: what an allocator keeps and what a kernel needs beside its tensors is a third of the
 memory of a small model on a CPU, and stands in no formula; seconds depend on the machine and on who else is on it
@@ -65,6 +65,7 @@ STEPS_EACH = 4  # of the training for each one timed: a short run is not rehears
 FEW = (16, 8)  # parts of the longest batch that tell what all of it will take
 PATIENCE_S, PATIENCE = 20.0, 0.05  # seconds, share of the training: after either no further pass is begun
 OPTIMISER_STEPS = 4
+FRAGMENTS = 0.25  # of what a rehearsal takes: holes that many steps leave in a CPU's heap (docs/journal.md)
 
 
 class DryRun(Exception):
@@ -79,8 +80,8 @@ class DryRun(Exception):
 class Preflight:
     """What a training will take. Sizes in bytes, times in seconds.
 
-    memory: its parts, of which "activations" is all that a step needs besides the others. available: what the process
-    may grow to, None where the system does not say. time: its parts; all of it, if nothing stops the run early.
+    memory: its parts; "activations" is all that a step needs besides the others, "fragments" an allowance. available:
+    what the process may grow to, None where the system does not say. time: its parts; all of it, if nothing stops the run early.
     """
 
     parameters: int
@@ -216,13 +217,15 @@ class _Rehearsal:
                 self._forward_backward(self.largest, keep=True)
             self.model.zero_grad(set_to_none=True)
             reading = self._seconds_a_batch(steps)
+            self._forward_backward(
+                self.largest
+            )  # again, in a heap that batches of other shapes have left holes in
             validating = _seconds(lambda: validate(self.model))
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"there is not enough memory: {size(self.held + foreseen)} at least are needed. {self._advice()}"
             ) from error
         peak = peak_memory_bytes(self.device)
-        kept = _bytes(moments)
         if peak > self.peak_before:  # else something before needed as much, and has given it back
             self._refuse(peak, "taken by the longest batch, tried out")
         every = options.validate_every or per_epoch
@@ -231,14 +234,7 @@ class _Rehearsal:
         spent = {"steps": steps * (batches * reading + stepping), "validation": validations * validating}
         saves = 1 + (sum(spent.values()) // options.save_every_s if options.save_every_s else steps)
         spent["saving"] = validations * saving["best"] + saves * saving["last"]
-        parts = {
-            "process and data": self.held - self.weights,
-            "weights": self.weights,
-            "gradients": self.learnt,
-            "moments": kept,
-        }
-        memory = {**parts, "activations": max(0, peak - sum(parts.values()))}
-        memory["process and data"] += peak - sum(memory.values())  # less, where it has given something back
+        memory = self._parts(peak, _bytes(moments))
         return Preflight(
             parameters=sum(one.numel() for one in self.model.parameters()),
             learnt_parameters=sum(one.numel() for one in self.model.parameters() if one.requires_grad),
@@ -247,18 +243,32 @@ class _Rehearsal:
             tokens_per_epoch=self.tokens_per_epoch,
             largest_rows=len(rows_of(self.largest)),
             largest_cells=cells(self.largest),
-            memory_bytes=peak,
+            memory_bytes=sum(memory.values()),
             memory=memory,
             available_bytes=None if self.left is None else self.held + self.left,
             seconds=round(sum(spent.values()), 2),
             time={name: round(value, 2) for name, value in spent.items()},
             validations=validations,
-            run_bytes=saved_bytes["best"]
-            + 2 * saved_bytes["last"],  # a new one is written before the old one goes
+            # A new one is written before the old one goes.
+            run_bytes=saved_bytes["best"] + 2 * saved_bytes["last"],
             device=self.device.type,
             threads=torch.get_num_threads(),
             precision="bfloat16" if self.bfloat16 else "float32",
         )
+
+    def _parts(self, peak: int, moments: int) -> dict[str, int]:
+        """What the peak is made of."""
+        parts = {
+            "process and data": self.held - self.weights,
+            "weights": self.weights,
+            "gradients": self.learnt,
+            "moments": moments,
+        }
+        parts["activations"] = max(0, peak - sum(parts.values()))
+        parts["process and data"] += peak - sum(parts.values())  # less, where it has given something back
+        if self.device.type == "cpu":
+            parts["fragments"] = int(FRAGMENTS * max(0, peak - self.held))
+        return parts
 
     def _foreseen(self) -> int:
         """What a step will take besides what is held: two small batches tell what autograd keeps of the largest."""

@@ -43,11 +43,13 @@ def ranking_tallies(ranks_Q: NDArray[np.int64]) -> dict[str, Tally]:
 
 
 def fused(systems: Sequence[Scores], constant: int = FUSION) -> Scores:
-    """Scores of several systems' rankings together: the sum of 1 / (constant + rank) (Cormack et al., 2009). (Q, N)"""
+    """Scores of several systems' rankings together: the sum of 1 / (constant + rank) (Cormack et al., 2009). (Q, N)
+
+    Candidates of the same score have the same rank, the last of theirs: what it knows nothing of, it does not order.
+    """
     total = np.zeros(systems[0].shape, np.float32)
     for scores_QN in systems:
         for row, scores_N in zip(total, scores_QN, strict=True):
-            ranks_N = np.empty(len(scores_N), np.float32)
-            ranks_N[np.argsort(-scores_N, kind="stable")] = np.arange(1, len(scores_N) + 1)
+            ranks_N = len(scores_N) - np.searchsorted(np.sort(scores_N), scores_N, side="left")
             row += 1 / (constant + ranks_N)
     return total

@@ -2,19 +2,27 @@
 
 It is written out as two matrix products and a softmax instead of calling the fused kernel: on a CPU and for sentences
 the fused one is slower in the backward pass (docs/journal.md), and the written-out one is what a reader wants to see.
-Masks are boolean, True = may look.
+Masks are boolean, True = may look. Long rows on a GPU do go through the fused kernel (Dao et al., 2022): written out, the
+scores of all pairs of tokens would be most of a large model's memory (docs/scaling.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkstone.model.config import ModelConfig
 from inkstone.model.dropout import Dropout
 from inkstone.model.norms import RMSNorm
+
+FUSED_FROM = 256  # tokens to look at; below, the written-out products are small
+_fused_on: ContextVar[tuple[str, ...]] = ContextVar("fused_on", default=("cuda",))
 
 
 @dataclass(slots=True)
@@ -31,6 +39,21 @@ class Cache:
         self.own = [(k[rows_B], v[rows_B]) for k, v in self.own]
         self.memory = [(k[rows_B], v[rows_B]) for k, v in self.memory]
         self.padding_B = None if self.padding_B is None else self.padding_B[rows_B]
+
+
+def fuses(q_BHTK: Tensor, k_BGSK: Tensor) -> bool:
+    """Whether these go through torch's fused kernel, which never holds all scores at once: long rows on a GPU."""
+    return k_BGSK.shape[2] >= FUSED_FROM and q_BHTK.device.type in _fused_on.get()
+
+
+@contextmanager
+def fused_on(*devices: str) -> Iterator[None]:
+    """While the block runs, these kinds of device use the fused kernel for long rows, and no others."""
+    before = _fused_on.set(devices)
+    try:
+        yield
+    finally:
+        _fused_on.reset(before)
 
 
 def hidden(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -102,6 +125,13 @@ class Attention(nn.Module):
             k_BGSK, v_BGSK = k_BGSK.repeat_interleave(groups, 1), v_BGSK.repeat_interleave(groups, 1)
         if self.config.scale_scores:
             q_BHTK = q_BHTK * self.config.head_size**-0.5
+        if fuses(q_BHTK, k_BGSK):
+            thinned = self.dropout.probability if self.training else 0.0
+            fused_BHTK = F.scaled_dot_product_attention(
+                q_BHTK, k_BGSK, v_BGSK, attn_mask=bias, dropout_p=thinned, scale=1.0
+            )
+            fused_BTD: Tensor = self.output(fused_BHTK.transpose(1, 2).flatten(2))
+            return fused_BTD
         scores_BHTS = q_BHTK @ k_BGSK.transpose(-1, -2)
         if bias is not None:
             scores_BHTS = scores_BHTS.add_(bias)  # nobody else has seen them

@@ -135,7 +135,7 @@ def check(recipe: ClassifyRecipe, out: Path, found: Collected) -> None:
         lambda: _check_name(recipe),
         lambda: make_rules(recipe.cleaning, recipe.rules),
         lambda: require_watchers([name for one in recipe.options.loops for name in one.watch]),
-        lambda: refuse_small_disk(out, _parameters(recipe)),
+        lambda: refuse_small_disk(out, _parameters(recipe), _mode(recipe)),
         read=lambda: read_corpus(readable(recipe)),
     )
 
@@ -151,6 +151,11 @@ def _parameters(recipe: ClassifyRecipe) -> int:
     own: TokenOptions = getattr(options, looped)
     overlay = {"max_positions": own.max_length, **own.model}
     return parameters_of(classifier_config(looped, own.size, own.vocab_size, 2, overlay, own.family))
+
+
+def _mode(recipe: ClassifyRecipe) -> str:
+    """Of the preflight."""
+    return next((training.preflight for training in recipe.options.loops), "check")
 
 
 def _check_name(recipe: ClassifyRecipe) -> None:

@@ -157,15 +157,20 @@ def disk_need_bytes(parameters: int) -> int:
     return (RUN_BYTES + BUNDLE_BYTES) * parameters + BESIDES
 
 
-def refuse_small_disk(out: Path, parameters: int) -> None:
-    """Raise OutputError where the disk has less room than the run and the bundle need."""
+def refuse_small_disk(out: Path, parameters: int, mode: str) -> None:
+    """Raise OutputError where the disk has less room than the run and the bundle need.
+
+    mode: of the preflight; "force" and "skip" try it all the same.
+    """
+    if mode in ("force", "skip"):
+        return
     nearest = next((folder for folder in out.absolute().parents if folder.is_dir()), Path("/"))
     disk, needed = shutil.disk_usage(nearest), disk_need_bytes(parameters)
     if disk.total and disk.free < needed:  # a file system without a size does not say
         raise OutputError(
             f"the disk of {nearest} has {disk.free / 1e9:.2f} GB free, and a model of {parameters:,} parameters needs"
             f" {needed / 1e9:.2f} GB for its run and its bundle. Free some space, choose another --out, or a smaller"
-            " --size."
+            " --size. To try it all the same: --set training.preflight=force."
         )
 
 

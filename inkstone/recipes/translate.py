@@ -189,7 +189,7 @@ def _check_model(recipe: TranslateRecipe, out: Path) -> None:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
         )
-    refuse_small_disk(out, parameters_of(config))
+    refuse_small_disk(out, parameters_of(config), recipe.training.preflight)
 
 
 def findings(corpus: Corpus) -> list[str]:

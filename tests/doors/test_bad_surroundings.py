@@ -80,6 +80,9 @@ def writers(bundle: Path, out: str) -> list[tuple[str, ...]]:
     ]
 
 
+UNFORESEEN = ("--set", "training.preflight=skip")  # the preflight would notice first
+
+
 @pytest.fixture
 def inputs(place: Path) -> None:
     write_pairs(place / "made.tsv", made_pairs(300))
@@ -94,6 +97,9 @@ def test_a_full_disk(call: Call, inputs: None, full_disk: Path, trained: Trained
 def test_a_full_disk_under_a_training(call: Call, inputs: None, full_disk: Path) -> None:
     pytest.importorskip("inkstone.cli.classify", reason="the classify verbs are not here yet")
     answer = call("train", "translate", "--data", "made.tsv", "--out", "disk/out", *TINY)
+    assert (answer.code, answer.out) == (2, "")
+    assert "the disk of" in answer.err and "needs 0.02 GB" in answer.err  # said before anything is written
+    answer = call("train", "translate", "--data", "made.tsv", "--out", "disk/out", *TINY, *UNFORESEEN)
     assert (answer.code, answer.out) == (2, "")
     assert "cannot write disk/out.run" in answer.err
     assert "the disk is full" in answer.err
@@ -121,7 +127,7 @@ def test_a_checkpoint_that_cannot_be_written(call: Call, inputs: None, place: Pa
     pytest.importorskip("torch", reason="training needs torch")
     pytest.importorskip("inkstone.cli.classify", reason="the classify verbs are not here yet")
     with files_of_at_most(60_000):
-        answer = call("train", "translate", "--data", "made.tsv", "--out", "model", *TINY)
+        answer = call("train", "translate", "--data", "made.tsv", "--out", "model", *TINY, *UNFORESEEN)
     assert (answer.code, answer.out) == (2, ""), answer
     assert "cannot write model.run/checkpoints" in answer.err
     assert "Traceback" not in answer.err

@@ -63,7 +63,8 @@ def test_what_it_says_is_what_happens(tmp_path: Path) -> None:
     assert report["parameters"] == sum(one.numel() for one in small_model().parameters())
     assert report["tokens_per_epoch"] == sum(sum(example.lengths()) for example in examples())
     assert report["validations"] == len(outcome.curve)
-    assert sum(report["memory"].values()) == report["memory_bytes"] <= outcome.peak_memory_bytes
+    assert sum(report["memory"].values()) == report["memory_bytes"]
+    assert report["memory_bytes"] == pytest.approx(outcome.peak_memory_bytes, rel=0.15)
     assert sum(report["time"].values()) == pytest.approx(report["seconds"], abs=0.05)
     kept = sum(one.stat().st_size for one in (tmp_path / "checkpoints").rglob("*") if one.is_file())
     assert kept <= report["run_bytes"] < 3 * kept

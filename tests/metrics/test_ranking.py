@@ -43,6 +43,8 @@ def test_fusion_sums_reciprocal_ranks() -> None:
     expected = [1 / 61 + 1 / 63, 1 / 62 + 1 / 61, 1 / 63 + 1 / 62]
     np.testing.assert_allclose(fused([one, other])[0], expected, rtol=1e-6)
     assert fused([one]).argmax() == one.argmax()
+    nothing = np.zeros((1, 3), np.float32)
+    np.testing.assert_allclose(np.diff(fused([one, nothing])[0]), np.diff(fused([one])[0]), rtol=1e-4)
 
 
 def test_bm25_is_its_formula() -> None:

@@ -28,8 +28,8 @@ from inkstone.recipes.translate import train_translator
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason='needs Ray: pip install "inkstone[cluster]"')
 def test_a_translator_from_a_cluster_equals_one_from_here(tmp_path: Path) -> None:
-    """Tokenised by Ray Data, trained by two workers. Without dropout, which would fall differently in the last step of the
-    epoch: it has one batch, whose rows are divided."""
+    """Tokenised by Ray Data, trained by two workers. Without dropout, which would fall differently in the last step of
+    the epoch: it has one batch, whose rows are divided."""
     import yaml
     from safetensors.torch import load_file
 
