@@ -79,6 +79,11 @@ def rerun(model: str | Path, *, steps: int = 50, data: Sequence[Path] = ()) -> R
     bundle = open_bundle(model)
     made = bundle.manifest.get("made", {})
     noted = _receipt(bundle, made)
+    if bundle.task not in TASKS or bundle.description.get("chat"):
+        raise ConfigError(
+            f"{bundle.name} keeps a receipt, but models of its kind cannot be rerun yet. Valid: what"
+            " `inkstone train translate`, `train classify` and `pretrain` wrote."
+        )
     training = noted["training"]
     first = training.get("first", [])
     steps = _steps(bundle, training, steps)
@@ -107,8 +112,7 @@ def _receipt(bundle: Bundle, made: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found, dict) and isinstance(found.get("training"), dict):
         return found
     if "recipe" in made:
-        why = "it was trained before receipts were kept, or by a command that keeps none yet. Rerun a model that"
-        why += " `inkstone train translate`, `train classify` or `pretrain` wrote; train it again to have one"
+        why = "it was trained before receipts were kept. Train it again to have one"
     else:
         why = (
             "it was made from another model, or saved from Python. Rerun a model that `inkstone train` wrote"
