@@ -19,7 +19,9 @@ from inkstone.ground.progress import say
 from inkstone.recipes.chat_recipe import ADAPTER
 from inkstone.recipes.documents import languages_of
 from inkstone.recipes.pairs import evenly
+from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
+from inkstone.recipes.sources import other_files
 from inkstone.recipes.talks import Talks, replies_of
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def finish(
         "block": recipe.block,
         "chat": True,
     }
-    made = _made(recipe, taught, talks)
+    made = _made(recipe, taught, talks, outcome)
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
         taught.tokenizer.save(folder)
@@ -200,18 +202,21 @@ def _curve(outcome: Outcome) -> Iterator[CurvePoint]:
         yield CurvePoint(int(point["step"]), point["seconds"], point["train_loss"], valid)
 
 
-def _made(recipe: ChatRecipe, taught: Taught, talks: Talks) -> dict[str, Any]:
+def _made(recipe: ChatRecipe, taught: Taught, talks: Talks, outcome: Outcome) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2")
     uses = ("data", "valid", "test")
     short = {use: [short_path(path) for path in getattr(recipe, use)] for use in uses}
     base = {**recipe.plain_base(), "sha256": taught.digest}
     sides = zip(uses, (talks.train, talks.valid, talks.test), strict=True)
+    kept = {**plain(recipe), **short, "base": base["name"]}
+    files = [file for use in uses for path in getattr(recipe, use) for file in other_files(use, path)]
     return {
-        "recipe": {**plain(recipe), **short, "base": base["name"]},
+        "recipe": kept,
         "base": base,
         "data_sha256": {use: _digest(examples) for use, examples in sides},
         "seed": recipe.training.seed,
+        "receipt": receipt(kept, files, outcome.receipt),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 

@@ -18,8 +18,10 @@ from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.judge.retrieval import Retrieval
 from inkstone.recipes.pairs import evenly
+from inkstone.recipes.receipt import receipt
 from inkstone.recipes.related import RelatedCorpus, sides_of
 from inkstone.recipes.run import short_path
+from inkstone.recipes.sources import other_files
 from inkstone.text.reader import TextReader
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def finish(
         "dimensions": sorted({width, *recipe.objective.dimensions}, reverse=True),
         "script": recipe.script,
     }
-    made = _made(recipe, corpus) | ({"base": dict(begun)} if begun else {})
+    made = _made(recipe, corpus, outcome) | ({"base": dict(begun)} if begun else {})
     model = model.cpu()
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
@@ -185,20 +187,30 @@ def _curve(outcome: Outcome) -> Iterator[CurvePoint]:
         yield CurvePoint(int(point["step"]), point["seconds"], point["train_loss"], valid)
 
 
-def _made(recipe: EmbedRecipe, corpus: RelatedCorpus) -> dict[str, Any]:
+def _made(recipe: EmbedRecipe, corpus: RelatedCorpus, outcome: Outcome) -> dict[str, Any]:
     """For the manifest: what the weights came from."""
     packages = ("inkstone", "torch", "numpy", "tokenizers", "onnxruntime")
     tests = [pair for test in corpus.tests.values() for pair in test]
     sides = {"data": corpus.train, "valid": corpus.valid, "test": tests}
+    kept = {
+        **plain(recipe),
+        "data": _short(recipe.data),
+        "valid": _short(recipe.valid),
+        "test": {name: _short(files) for name, files in recipe.test.items()},
+    }
+    given = {"data": recipe.data, "valid": recipe.valid}
+    given |= {f"test {name}": files for name, files in recipe.test.items()}
+    files = [
+        file
+        for use, some in given.items()
+        for one in some
+        for file in other_files(use, one if isinstance(one, str) else one.file)
+    ]
     return {
-        "recipe": {
-            **plain(recipe),
-            "data": _short(recipe.data),
-            "valid": _short(recipe.valid),
-            "test": {name: _short(files) for name, files in recipe.test.items()},
-        },
+        "recipe": kept,
         "data_sha256": {use: _digest(pairs) for use, pairs in sides.items()},
         "seed": recipe.training.seed,
+        "receipt": receipt(kept, files, outcome.receipt),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 

@@ -79,6 +79,11 @@ def rerun(model: str | Path, *, steps: int = 50, data: Sequence[Path] = ()) -> R
     bundle = open_bundle(model)
     made = bundle.manifest.get("made", {})
     noted = _receipt(bundle, made)
+    if bundle.task not in TASKS or bundle.description.get("chat"):
+        raise ConfigError(
+            f"{bundle.name} keeps a receipt, but models of its kind cannot be rerun yet. Valid: what"
+            " `inkstone train translate`, `train classify` and `pretrain` wrote."
+        )
     training = noted["training"]
     first = training.get("first", [])
     steps = _steps(bundle, training, steps)
