@@ -80,8 +80,9 @@ class DryRun(Exception):
 class Preflight:
     """What a training will take. Sizes in bytes, times in seconds.
 
-    memory: its parts; "activations" is all that a step needs besides the others, "fragments" an allowance. available:
-    what the process may grow to, None where the system does not say. time: its parts; all of it, if nothing stops the run early.
+    memory: its parts; "activations" is all that a step needs besides the others, "fragments" an allowance.
+    available: what the process may grow to, None where the system does not say. time: its parts; all of it, if
+    nothing stops the run early.
     """
 
     parameters: int
