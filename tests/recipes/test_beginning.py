@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from conftest import Trained
 
 TRAINING = {"epochs": 4, "tokens_per_batch": 1024, "learning_rate": 1e-2, "warmup_steps": 5, "threads": 1,
-            "precision": "float32", "save_every_s": 0.0}  # fmt: skip
+            "precision": "float32", "save_every_s": 0.0, "preflight": "skip"}  # fmt: skip
 TEXTS = ["我喜欢这本书。", "他们不买两个苹果。", "汤姆看见一只狗。"]
 
 
@@ -231,7 +231,9 @@ def test_a_translator_begins_with_word_vectors(tmp_path: Path, monkeypatch: pyte
         vectors.write_text("\n".join(rows) + "\n", "utf-8")
 
     write(0)
-    recipe = quick_recipe(data, vectors=str(vectors), training={"epochs": 0.3, "save_every_s": 0.0})
+    recipe = quick_recipe(
+        data, vectors=str(vectors), training={"epochs": 0.3, "save_every_s": 0.0, "preflight": "skip"}
+    )
     result = train_translator(recipe, tmp_path / "with")
     plain = train_translator(replace(recipe, vectors=None), tmp_path / "without")
     assert result["steps"] == plain["steps"]

@@ -172,7 +172,10 @@ class TestGenerate:
             found = model(prompt, GenerationOptions(beam_size=1, max_length=10))
             assert found.hypothesis.ids
             whole = model.tokenizer.decode([*model.ids(prompt), *found.hypothesis.ids])
-            assert prompt + found.text == whole
+            if (
+                "\N{REPLACEMENT CHARACTER}" not in whole
+            ):  # bytes that are no text are shown in more than one way
+                assert prompt + found.text == whole
         assert model("you do not", GenerationOptions(beam_size=1, max_length=10)).text.startswith(" ")
 
     def test_on_the_command_line(self, pretrained: Pretrained) -> None:
@@ -213,7 +216,7 @@ def test_a_run_that_died_ends_with_the_same_weights(
     objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = str(write_documents(tmp_path / "texts.jsonl", 120))
-    more = {"training.epochs": 2, "training.save_every_s": 0}
+    more = {"training.epochs": 2, "training.save_every_s": 0, "training.preflight": "skip"}
     command = ["--data", data, "--size", "tiny", *settings(objective, **more), "--json"]
     printed = json.loads(run("pretrain", "--out", str(tmp_path / "whole"), *command)[0])
     assert open_bundle(tmp_path / "whole").description["objective"] == objective
