@@ -6,7 +6,6 @@ all of them: nothing is cut off. Every window begins with <s>, so that an empty 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import numpy as np
 
 from inkstone.generate.batching import windows, within_budget
 from inkstone.generate.classify_engine import Array
-from inkstone.ground.errors import BundleError, require
+from inkstone.generate.ctranslate2_model import opened
+from inkstone.ground.errors import BundleError
 from inkstone.ground.manifest import read_json
 from inkstone.text.reader import TextReader
 
@@ -25,8 +25,6 @@ class EncoderEngine:
     """Runs the encoder exported to `engine` and the head of `folder`. threads: 0 takes all cores."""
 
     def __init__(self, folder: Path, engine: Path, *, threads: int = 0) -> None:
-        require("ctranslate2", "running this model", "serve")
-        import ctranslate2
         from safetensors import SafetensorError, safe_open
 
         self.name = engine.name
@@ -37,19 +35,13 @@ class EncoderEngine:
                 f"{folder}: the tokenizer has {self.reader.vocab_size} tokens, the model {config.get('vocab_size')}."
             )
         self.longest = int(config["max_positions"])
-        ctranslate2.set_log_level(40)  # errors only: no notes about types this processor does not have
         try:
             with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
                 self._head_CD = tensors.get_tensor("classifier.weight").astype(np.float32)
                 self._bias_C = tensors.get_tensor("classifier.bias").astype(np.float32)
-            self._encoder = ctranslate2.Encoder(
-                str(engine),
-                device="cpu",
-                compute_type="default",
-                intra_threads=threads or os.cpu_count() or 1,
-            )
-        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        except (OSError, SafetensorError) as error:
             raise BundleError(f"{folder} cannot be opened: {error}") from error
+        self._encoder = opened("Encoder", engine, threads)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `ClassifyEngine.encode`."""

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkstone.generate.batching import ROWS, close_lengths
-from inkstone.generate.ctranslate2_names import Names, opened
+from inkstone.generate.ctranslate2_model import opened
+from inkstone.generate.ctranslate2_names import Names
 from inkstone.generate.engine import (
     GenerationOptions,
     Hypothesis,

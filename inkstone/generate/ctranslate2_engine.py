@@ -16,7 +16,8 @@ import numpy as np
 
 from inkstone.generate.batching import ROWS, close_lengths
 from inkstone.generate.ctranslate2_decoder import chooses_itself, drawing
-from inkstone.generate.ctranslate2_names import Names, opened
+from inkstone.generate.ctranslate2_model import opened
+from inkstone.generate.ctranslate2_names import Names
 from inkstone.generate.engine import GenerationOptions, Hypothesis, Watch, check_watch
 from inkstone.generate.output import Output, begin, collected, following
 from inkstone.generate.stepping import Run, step_through

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from inkstone.ground.errors import BundleError, require
+from inkstone.ground.errors import BundleError
 from inkstone.ground.manifest import read_json
 
-SMALL = 64_000_000  # bytes of a model whose matrices are not worth sharing between threads
 VOCABULARIES = ("shared_vocabulary.json", "vocabulary.json", "target_vocabulary.json")
 
 
@@ -46,22 +43,3 @@ class Names:
     def number(self, names: Sequence[str]) -> list[int]:
         """Names as ids."""
         return [self.ids[name] for name in names]
-
-
-def opened(kind: str, folder: Path, threads: int) -> Any:
-    """A ctranslate2.Translator or Generator. threads: 0 takes all cores. Raises BundleError when it will not open.
-
-    A small translator does as many batches at a time as there are threads, each on one: threads that share its small
-    matrices wait for each other more than they work (docs/journal.md). Large ones share each matrix.
-    """
-    require("ctranslate2", "running this model", "serve")
-    import ctranslate2
-
-    ctranslate2.set_log_level(40)  # errors only: no notes about types this processor does not have
-    count = threads or os.cpu_count() or 1
-    try:
-        apart = kind == "Translator" and (folder / "model.bin").stat().st_size < SMALL
-        shared = {"inter_threads": count, "intra_threads": 1} if apart else {"intra_threads": count}
-        return getattr(ctranslate2, kind)(str(folder), device="cpu", compute_type="default", **shared)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{folder} cannot be opened by CTranslate2: {error}") from error

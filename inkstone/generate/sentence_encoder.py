@@ -13,7 +13,6 @@ vector. A text longer than the model reads is read in windows and pooled over al
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkstone.generate.batching import windows, within_budget
+from inkstone.generate.ctranslate2_model import opened
 from inkstone.generate.onnx_session import ENCODER, Marks, open_session, padded
 from inkstone.ground.errors import BundleError, MissingPackage, raise_all, require
 from inkstone.ground.manifest import read_json
@@ -149,17 +149,7 @@ def torch_states(model: Any) -> Callable[[list[list[int]]], NDArray[Any]]:
 
 def ctranslate2_encoder(folder: str | Path, engine: Path, *, threads: int = 0) -> FolderEncoder:
     """The encoder of a folder run by CTranslate2 from its export in `engine`; no torch. threads: 0 takes all cores."""
-    require("ctranslate2", "running this encoder", "serve")
-    import ctranslate2
-
-    place = Path(folder)
-    ctranslate2.set_log_level(40)
-    try:
-        encoder = ctranslate2.Encoder(
-            str(engine), device="cpu", compute_type="default", intra_threads=threads or os.cpu_count() or 1
-        )
-    except (RuntimeError, ValueError) as error:
-        raise BundleError(f"{engine} cannot be opened: {error}") from error
+    place, encoder = Path(folder), opened("Encoder", engine, threads)
 
     def run(rows: list[list[int]]) -> NDArray[Any]:
         return np.array(encoder.forward_batch(rows).last_hidden_state)

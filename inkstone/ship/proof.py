@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from inkstone.generate.ctranslate2_decoder import CTranslate2Decoder
+from inkstone.generate.ctranslate2_model import opened
 from inkstone.generate.engine import GenerationOptions
 from inkstone.generate.onnx_decoder import OnnxDecoder
 from inkstone.generate.onnx_engine import OnnxEngine
@@ -142,16 +143,12 @@ def prove_read_back(model: Transformer, again: Transformer) -> Proof:
 
 def prove_ctranslate2(model: Transformer, folder: Path, quantization: str) -> Proof:
     """A CTranslate2 model, run by CTranslate2. Raises BundleError where it does not agree."""
-    import ctranslate2
-
-    ctranslate2.set_log_level(40)
-    how: dict[str, Any] = {"device": "cpu", "compute_type": "default", "intra_threads": 1}
     inputs = inputs_for(model.config)
     if model.config.shape == "encoder-decoder":
-        return _prove_translator(model, folder, quantization, ctranslate2.Translator(str(folder), **how))
+        return _prove_translator(model, folder, quantization, opened("Translator", folder, 1))
     if model.config.shape == "decoder":
-        return _prove_decoder(model, folder, quantization, ctranslate2.Generator(str(folder), **how))
-    encoder = ctranslate2.Encoder(str(folder), **how)
+        return _prove_decoder(model, folder, quantization, opened("Generator", folder, 1))
+    encoder = opened("Encoder", folder, 1)
 
     def run(ids: Ids) -> NDArray[Any]:
         found: NDArray[Any] = np.array(encoder.forward_batch([list(ids)]).last_hidden_state)[0]

@@ -102,12 +102,15 @@ def test_what_stands_in_the_test_set_is_not_learnt_from(tmp_path: Path) -> None:
     assert source["counts"] == {"train": len(texts) - 10, "valid": 0, "test": 10}
 
 
-def test_labels_only_the_test_set_has_count_as_errors(
+def test_labels_only_the_test_set_has_are_refused_or_count_as_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", *english())
     test = write_jsonl(tmp_path / "test.jsonl", ["a goal", "play a jazz tune"], ["sport", "music"])
-    result = train_classifier(recipe(data, test=(str(test),)), tmp_path / "mine")
+    with pytest.raises(DataError, match="sport"):
+        train_classifier(recipe(data, test=(str(test),)), tmp_path / "mine")
+    asked = recipe(data, test=(str(test),), unmatched_labels="accept")
+    result = train_classifier(asked, tmp_path / "mine")
     assert result["metrics"]["accuracy"]["value"] == 0.5
     assert "sport" in capsys.readouterr().err
     assert "sport" not in Classifier(tmp_path / "mine").labels

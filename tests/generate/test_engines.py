@@ -274,3 +274,13 @@ class TestCTranslate2:
         file.write_bytes(spoil(file.read_bytes()))
         with pytest.raises(BundleError, match="cannot be opened by CTranslate2"):
             CTranslate2Engine(tmp_path / "float32", tokenizer)
+
+
+def test_an_open_model_leaves_the_threads_of_a_training_alone(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CTranslate2 shares torch's OpenMP; another number of threads would end in other weights."""
+    monkeypatch.setattr("inkstone.generate.ctranslate2_model.SMALL", 0)  # its threads share each matrix
+    before = torch.get_num_threads()
+    CTranslate2Engine(trained.bundle / "ctranslate2-int8", threads=before + 1)
+    assert torch.get_num_threads() == before
