@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from inkstone.corpus.read import read_documents
-from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
 from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Document
+from inkstone.recipes.cleaned import parted
 from inkstone.recipes.sources import SourceFile, read_files
 from inkstone.text.language import UNDETERMINED, detect
 from inkstone.text.normalize import normalize
@@ -20,7 +19,6 @@ from inkstone.text.normalize import normalize
 if TYPE_CHECKING:
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
-HELD_OUT_SHARE, MOST = 0.02, 1000  # of the documents, where no validation or test data is given
 ASKED = 50  # documents by which the languages are told
 VALIDATED = 65_536  # characters or so that every validation reads, from all over the documents
 PASSAGE = 2_000  # characters of a document that it reads at once
@@ -54,11 +52,17 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
     (test, _), (valid, _), (documents, unreadable) = sides.values()
     if not documents:
         raise DataError(f"{', '.join(recipe.data)}: there is no document to train on.")
-    documents, dropped = _cleaned(documents, recipe, frozenset())
-    documents, valid, test = _split(documents, valid, test)
-    held_out = held_out_keys([*valid, *test])
-    documents, overlapping = _cleaned(documents, replace(recipe, rules=("overlap",)), held_out)
-    dropped += overlapping
+    parts = parted(
+        documents,
+        valid,
+        {"test": test} if test else {},
+        rules=recipe.rules,
+        cleaning=recipe.cleaning,
+        fewest=1,
+        times=2,
+        called="documents",
+    )
+    documents, dropped = parts.train, parts.dropped
     if unreadable:
         dropped["unreadable record"] = unreadable
     if not documents:
@@ -67,7 +71,8 @@ def read_texts(recipe: PretrainRecipe) -> Documents:
             f"{', '.join(recipe.data)}: no document to train on is left after cleaning ({worst}). Loosen these rules,"
             " or give other data; documents that stand in the validation or test data do not count."
         )
-    train, valid_texts, test_texts = ([one.text for one in side] for side in (documents, valid, test))
+    (test,) = parts.tests.values()
+    train, valid_texts, test_texts = ([one.text for one in side] for side in (documents, parts.valid, test))
     languages = recipe.languages or languages_of(train)
     return Documents(train, valid_texts, test_texts, languages, dropped, tuple(files))
 
@@ -83,40 +88,6 @@ def _read(recipe: PretrainRecipe, use: str, files: list[SourceFile]) -> tuple[li
         say(source.describe())
     files += read_files(use, reading)
     return [one for one in found if one.text], reading.problem_count
-
-
-def _cleaned(
-    documents: Iterable[Document], recipe: PretrainRecipe, held_out: frozenset[str]
-) -> tuple[list[Document], Counter[str]]:
-    rules = make_rules(replace(recipe.cleaning, held_out=held_out), recipe.rules)
-    kept: list[Document] = []
-    dropped: Counter[str] = Counter()
-    for found in judge(documents, rules):
-        if isinstance(found, Dropped):
-            dropped[found.rule] += 1
-        elif isinstance(found, Document):
-            kept.append(found)
-    return kept, dropped
-
-
-def _split(
-    documents: list[Document], valid: list[Document], test: list[Document]
-) -> tuple[list[Document], list[Document], list[Document]]:
-    """Hold out documents where none were given: by a hash of the text, so always the same ones."""
-    size = min(MOST, max(1, int(len(documents) * HELD_OUT_SHARE)))
-    wanted = (0 if valid else size) + (0 if test else size)
-    if not wanted:
-        return documents, valid, test
-    if len(documents) < 2 * wanted + 1:
-        raise DataError(
-            f"{len(documents)} documents (without duplicates and what cleaning drops) are too few to hold out {wanted}"
-            " of them. Give --valid and --test, or more documents."
-        )
-    ordered = sorted(documents, key=lambda one: hashlib.sha256(key_of(one.text).encode()).digest())
-    held, rest = ordered[:wanted], ordered[wanted:]
-    if not test:
-        test, held = held[:size], held[size:]
-    return rest, valid or held, test
 
 
 def languages_of(texts: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inkstone.corpus.read import read_pairs
-from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
 from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
+from inkstone.recipes.cleaned import parted
 from inkstone.recipes.sources import SourceFile, read_files
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
@@ -21,8 +20,6 @@ from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.recipes.translator_recipe import TranslateRecipe
-
-HELD_OUT_SHARE, FEWEST, MOST = 0.02, 20, 1000  # of the pairs, where no validation or test data is given
 
 
 @dataclass(slots=True)
@@ -63,18 +60,15 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
         raise DataError(
             f"the data mixes several directions ({listed}). Give --from and --to, or separate files."
         )
-    pairs, dropped = _cleaned(pairs, recipe, frozenset())
-    pairs, valid, tests = _split(pairs, valid, tests)
-    held_out = held_out_keys([*valid, *(pair for test in tests.values() for pair in test)])
-    pairs, overlapping = _cleaned(pairs, replace(recipe, rules=("overlap",)), held_out)
-    dropped += overlapping
-    if not pairs:
-        worst = ", ".join(f"{rule} {count:,}" for rule, count in dropped.most_common(3) if count)
+    parts = parted(pairs, valid, tests, rules=recipe.rules, cleaning=recipe.cleaning)
+    if not parts.train:
+        worst = ", ".join(f"{rule} {count:,}" for rule, count in parts.dropped.most_common(3) if count)
         raise DataError(
             f"{', '.join(recipe.data)}: no pair to train on is left after cleaning ({worst}). Loosen these rules,"
             " or give other data; training pairs that stand in the validation or test data do not count."
         )
-    return Corpus(pairs, valid, tests, dropped, reading.problem_count, languages.pop(), files)
+    problems = reading.problem_count
+    return Corpus(parts.train, parts.valid, parts.tests, parts.dropped, problems, languages.pop(), files)
 
 
 def _whole(
@@ -97,40 +91,6 @@ def _normalised(pairs: Iterable[Pair], recipe: TranslateRecipe) -> Iterable[Pair
     for pair in pairs:
         source, target = (normalize(text, script=recipe.script) for text in (pair.source, pair.target))
         yield replace(pair, source=source, target=target)
-
-
-def _cleaned(
-    pairs: list[Pair], recipe: TranslateRecipe, held_out: frozenset[str]
-) -> tuple[list[Pair], Counter[str]]:
-    rules = make_rules(replace(recipe.cleaning, held_out=held_out), recipe.rules)
-    kept: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    for found in judge(pairs, rules):
-        if isinstance(found, Dropped):
-            dropped[found.rule] += 1
-        elif isinstance(found, Pair):
-            kept.append(found)
-    return kept, dropped
-
-
-def _split(
-    pairs: list[Pair], valid: list[Pair], tests: dict[str, list[Pair]]
-) -> tuple[list[Pair], list[Pair], dict[str, list[Pair]]]:
-    """Hold out validation and test pairs where none were given: by a hash of the source, so always the same ones."""
-    size = min(MOST, max(FEWEST, int(len(pairs) * HELD_OUT_SHARE)))
-    wanted = (0 if valid else size) + (0 if tests else size)
-    if not wanted:
-        return pairs, valid, tests
-    if len(pairs) < 5 * wanted:
-        raise DataError(
-            f"{len(pairs)} pairs (without duplicates and what cleaning drops) are too few to hold out {wanted}"
-            " of them. Give --valid and --test, or more data."
-        )
-    ordered = sorted(pairs, key=lambda pair: hashlib.sha256(key_of(pair.source).encode()).digest())
-    held, rest = ordered[:wanted], ordered[wanted:]
-    if not tests:
-        tests, held = {"held out": held[:size]}, held[size:]
-    return rest, valid or held, tests
 
 
 def both(pairs: Sequence[Pair], directions: Sequence[tuple[str, str]]) -> list[Pair]:

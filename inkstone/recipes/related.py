@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +9,15 @@ from typing import TYPE_CHECKING
 
 from inkstone.corpus.read import Reading
 from inkstone.corpus.related import RelatedData, read_related
-from inkstone.corpus.rules import Dropped, held_out_keys, judge, key_of, make_rules
 from inkstone.ground.errors import DataError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Related
+from inkstone.recipes.cleaned import parted
 from inkstone.recipes.documents import languages_of
 from inkstone.text.normalize import Script, normalize
 
 if TYPE_CHECKING:
     from inkstone.recipes.embed_recipe import EmbedRecipe
-
-HELD_OUT_SHARE, FEWEST, MOST = 0.02, 20, 1000  # of the pairs, where no validation or test data is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +42,8 @@ def read_pairs_of(recipe: EmbedRecipe) -> RelatedCorpus:
     pairs = _normalised(reading, recipe.script)
     for source in reading.sources:
         say(source.describe())
-    pairs, dropped = _cleaned(pairs, recipe, frozenset())
-    pairs, valid, tests = _split(pairs, valid, tests)
-    held_out = held_out_keys([*valid, *(pair for test in tests.values() for pair in test)])
-    pairs, overlapping = _cleaned(pairs, replace(recipe, rules=("overlap",)), held_out)
-    dropped += overlapping
+    parts = parted(pairs, valid, tests, rules=recipe.rules, cleaning=recipe.cleaning)
+    pairs, dropped = parts.train, parts.dropped
     if reading.problem_count:
         dropped["unreadable record"] = reading.problem_count
     if len(pairs) < 2:
@@ -60,7 +54,7 @@ def read_pairs_of(recipe: EmbedRecipe) -> RelatedCorpus:
             "count."
         )
     languages = recipe.languages or languages_of(sides_of(pairs))
-    return RelatedCorpus(pairs, valid, tests, dropped, languages)
+    return RelatedCorpus(pairs, parts.valid, parts.tests, dropped, languages)
 
 
 def sides_of(pairs: Sequence[Related]) -> list[str]:
@@ -83,37 +77,3 @@ def _read(recipe: EmbedRecipe, files: Sequence[str | RelatedData]) -> Reading[Re
 def _normalised(reading: Reading[Related], script: Script | None) -> list[Related]:
     found = (normalised(pair, script) for pair in reading)
     return [pair for pair in found if pair.source and pair.target]
-
-
-def _cleaned(
-    pairs: list[Related], recipe: EmbedRecipe, held_out: frozenset[str]
-) -> tuple[list[Related], Counter[str]]:
-    rules = make_rules(replace(recipe.cleaning, held_out=held_out), recipe.rules)
-    kept: list[Related] = []
-    dropped: Counter[str] = Counter()
-    for found in judge(pairs, rules):
-        if isinstance(found, Dropped):
-            dropped[found.rule] += 1
-        elif isinstance(found, Related):
-            kept.append(found)
-    return kept, dropped
-
-
-def _split(
-    pairs: list[Related], valid: list[Related], tests: dict[str, list[Related]]
-) -> tuple[list[Related], list[Related], dict[str, list[Related]]]:
-    """Hold out validation and test pairs where none were given: by a hash of the source, so always the same ones."""
-    size = min(MOST, max(FEWEST, int(len(pairs) * HELD_OUT_SHARE)))
-    wanted = (0 if valid else size) + (0 if tests else size)
-    if not wanted:
-        return pairs, valid, tests
-    if len(pairs) < 5 * wanted:
-        raise DataError(
-            f"{len(pairs)} pairs (without duplicates and what cleaning drops) are too few to hold out {wanted}"
-            " of them. Give --valid and --test, or more data."
-        )
-    ordered = sorted(pairs, key=lambda pair: hashlib.sha256(key_of(pair.source).encode()).digest())
-    held, rest = ordered[:wanted], ordered[wanted:]
-    if not tests:
-        tests, held = {"held out": held[:size]}, held[size:]
-    return rest, valid or held, tests
