@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from inkstone.cli.corpus import parse_fields
+from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile, Settings
 from inkstone.ground.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def train_chat(
         str | None,
         typer.Option(help="What learns: a causal model of `inkstone pretrain`, or a pulled decoder."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    out: Out = None,
     valid: Annotated[
         list[str], typer.Option(help="Validation conversations. Default: held out of the data.")
     ] = [],  # noqa: B006
@@ -32,19 +33,12 @@ def train_chat(
     ] = False,
     block: Annotated[int | None, typer.Option(help="Tokens that the model reads at once.")] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as messages=dialogue.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
-    ] = [],  # noqa: B006
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    name: Name = None,
+    recipe: RecipeFile = None,
+    settings: Settings = [],  # noqa: B006
+    dry_run: DryRun = False,
+    profile: Profile = False,
+    as_json: AsJson = False,
 ) -> None:
     """Teach a language model to answer, from conversations."""
     from inkstone.cli import train_and_report, training_manner

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from inkstone.cli.corpus import parse_fields
+from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError, DataError
 
@@ -35,7 +36,7 @@ def classify(
         int | None, typer.Option(min=1, help="How many probabilities to give; with --json, default all.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="0 takes all cores.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give each text its label, with probabilities."""
     from inkstone.apps.classify import Classifier
@@ -94,7 +95,7 @@ def _is_file(text: str) -> bool:
 
 def train_classify(
     data: Annotated[list[str], typer.Option(help="Texts with labels, any format. Repeatable.")] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    out: Out = None,
     valid: Annotated[list[str], typer.Option(help="Validation texts. Default: held out of the data.")] = [],  # noqa: B006
     test: Annotated[list[str], typer.Option(help="Test texts. Default: held out of the data.")] = [],  # noqa: B006
     architecture: Annotated[
@@ -119,21 +120,16 @@ def train_classify(
         str | None, typer.Option(help="Word vectors to begin the embedding with; any format. Not for a bag.")
     ] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as text=body,label=topic.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
+    name: Name = None,
+    recipe: RecipeFile = None,
     settings: Annotated[
         list[str],
         typer.Option("--set", help="Anything of the recipe, as in options.bag.hidden_size=32. Repeatable."),
     ] = [],  # noqa: B006
     seed: Annotated[int | None, typer.Option(min=0, help="Where random numbers start.")] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    dry_run: DryRun = False,
+    profile: Profile = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a classifier from texts with labels."""
     from inkstone.cli import recipe_of, training_manner

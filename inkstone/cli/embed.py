@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from inkstone.cli.corpus import named_tests, parse_fields
+from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile, Settings
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError
 
@@ -48,7 +49,7 @@ def train_embed(
         list[str],
         typer.Option(help="Pairs of texts that belong together: any format. Repeatable."),
     ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    out: Out = None,
     valid: Annotated[list[str], typer.Option(help="Validation pairs. Default: held out of the data.")] = [],  # noqa: B006
     test: Annotated[
         list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")
@@ -66,19 +67,12 @@ def train_embed(
     fields: Annotated[
         str | None, typer.Option(help="Field names, such as source=title+question,target=answer.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
-    ] = [],  # noqa: B006
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    name: Name = None,
+    recipe: RecipeFile = None,
+    settings: Settings = [],  # noqa: B006
+    dry_run: DryRun = False,
+    profile: Profile = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train an encoder that gives texts vectors, from pairs of texts that belong together."""
     from inkstone.cli import recipe_of, train_and_report, training_manner

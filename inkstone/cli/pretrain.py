@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from inkstone.cli.corpus import parse_fields
+from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
 
 
 def pretrain(
@@ -16,7 +17,7 @@ def pretrain(
         list[str],
         typer.Option(help="Documents: any format; each line of a plain file is one. Repeatable."),
     ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    out: Out = None,
     valid: Annotated[
         list[str], typer.Option(help="Validation documents. Default: held out of the data.")
     ] = [],  # noqa: B006
@@ -29,23 +30,14 @@ def pretrain(
     ] = None,
     block: Annotated[int | None, typer.Option(help="Tokens that the model reads at once.")] = None,
     fields: Annotated[str | None, typer.Option(help="The field of the text, such as text=body.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
-    ] = [],  # noqa: B006
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
-    ] = False,
-    on: Annotated[
-        str | None, typer.Option(help="A Ray cluster: ray (on this machine) or ray://HOST:PORT.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="With --on: processes that train.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    name: Name = None,
+    recipe: RecipeFile = None,
+    settings: Settings = [],  # noqa: B006
+    dry_run: DryRun = False,
+    profile: Profile = False,
+    on: On = None,
+    workers: Workers = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
     from inkstone.cli import recipe_of, train_and_report, training_manner

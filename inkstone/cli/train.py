@@ -12,6 +12,7 @@ from inkstone.cli.chat import resume_chat, train_chat
 from inkstone.cli.classify import train_classify
 from inkstone.cli.corpus import named_tests, parse_fields
 from inkstone.cli.embed import resume_embed, train_embed
+from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
 from inkstone.ground.errors import ConfigError, not_known
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -33,7 +34,7 @@ def train_translate(
         list[str],
         typer.Option(help="Pairs: any format, or parallel files as 'train.{en,de}.gz'. Repeatable."),
     ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="The folder of the new model.")] = None,
+    out: Out = None,
     valid: Annotated[list[str], typer.Option(help="Validation pairs. Default: held out of the data.")] = [],  # noqa: B006
     test: Annotated[
         list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")
@@ -61,23 +62,14 @@ def train_translate(
         str | None, typer.Option(help="Word vectors to begin a new model's embedding with; any format.")
     ] = None,
     fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
-    ] = [],  # noqa: B006
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it will take and what is wrong with the data, and stop."),
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Trace some steps, and say where their time went.")
-    ] = False,
-    on: Annotated[
-        str | None, typer.Option(help="A Ray cluster: ray (on this machine) or ray://HOST:PORT.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="With --on: processes that train.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    name: Name = None,
+    recipe: RecipeFile = None,
+    settings: Settings = [],  # noqa: B006
+    dry_run: DryRun = False,
+    profile: Profile = False,
+    on: On = None,
+    workers: Workers = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Train a translator from pairs of sentences."""
     from inkstone.cli import recipe_of, training_manner
@@ -113,7 +105,7 @@ def train_translate(
 @app.command("resume")
 def resume(
     run: Annotated[Path, typer.Argument(help="The folder of the unfinished run, such as models/mine.run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped or killed; it ends as if it had not been."""
     from inkstone.ground.configuration import read_yaml
@@ -140,7 +132,7 @@ def look(
     batch: Annotated[
         Path, typer.Argument(help="A saved batch, such as models/mine.run/not-finite-00000042.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the texts of the batch at which a training stopped because its loss was not finite."""
     from inkstone.cli import print_json

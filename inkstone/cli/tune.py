@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inkstone.cli.corpus import parse_fields
+from inkstone.cli.training import AsJson, RecipeFile, Settings
 from inkstone.ground.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,12 +40,10 @@ def tune(
     data: Annotated[list[str], typer.Option(help="Training data, over the recipe's. Repeatable.")] = [],  # noqa: B006
     valid: Annotated[list[str], typer.Option(help="Validation data. Default: held out of the data.")] = [],  # noqa: B006
     fields: Annotated[str | None, typer.Option(help="Field names, such as source=en,target=zh.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
-    ] = [],  # noqa: B006
+    recipe: RecipeFile = None,
+    settings: Settings = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Where the search's random numbers start.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search for a better recipe: trials judged by validation, poor ones stopped early; ends with best.yaml."""
     # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
