@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from inkstone.learn.data.batches import Batch, Feed
-from inkstone.learn.data.corruption import Gaps, HidingFeed
+from inkstone.learn.data.batches import Batch, Feed, Varied
+from inkstone.learn.data.corruption import Gaps
 from inkstone.learn.loop import TrainingOptions, train_on
 from inkstone.learn.objectives import OBJECTIVES
 from inkstone.learn.receipt import digest_of_weights, processor
@@ -63,7 +63,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     documents = [random.integers(64, 8000, 256).tolist() for _ in range(3000)]
     hide = Gaps(0, 2, 3, tuple(range(20, 60)), 0.15, 3.0)
-    feed = HidingFeed(hide.parts(documents, 256), hide, tokens_per_batch=8192, seed=1)
+    feed = Varied(hide.parts(documents, 256), hide, tokens_per_batch=8192, seed=1)
     ways = {"none": (feed, 0), "a thread": (InThread(feed), 0), "2 processes": (feed, 2)}
     print(f"{processor()}, {asked.threads} threads for arithmetic, {asked.steps} steps\n")
     print("| made ahead by | tokens/s |\n|---|---:|")

@@ -40,8 +40,7 @@ from inkstone.ground.manifest import read_json
 from inkstone.ground.processes import leads, rank, world
 from inkstone.ground.progress import say
 from inkstone.learn.adversarial import AdversarialOptions
-from inkstone.learn.data.batches import Batch, Feed, Planned, to_device
-from inkstone.learn.data.corruption import HidingFeed
+from inkstone.learn.data.batches import Batch, Feed, Planned, Varied, to_device
 from inkstone.learn.data.shares import divided, steps_of
 from inkstone.learn.distributed import Validate
 from inkstone.learn.loop import (
@@ -410,14 +409,14 @@ def _step(stand_in: _StandIn, optimizer: Optimizers, clip_norm: float) -> None:
 
 def largest(feed: Feed, seen: Sequence[Batch]) -> Batch:
     """The batch that needs the most memory: of a plan the longest texts together, else the largest of those seen."""
-    if isinstance(feed, Planned | HidingFeed):
+    if isinstance(feed, Planned | Varied):
         return feed.collated(feed.plan.largest())
     return max(seen, key=_cost)
 
 
 def _tokens(feed: Feed, seen: Sequence[Batch], count: int) -> int:
     """Real tokens of an epoch: of a plan counted, else reckoned from the batches seen."""
-    if isinstance(feed, Planned | HidingFeed):
+    if isinstance(feed, Planned | Varied):
         return int(feed.plan.lengths.sum())
     return round(sum(batch.tokens for batch in seen) / len(seen) * count)
 
@@ -446,7 +445,7 @@ def _cost(batch: Batch) -> float:
 
 def a_few(feed: Feed, whole: Batch, part: int) -> Batch:
     """A part of the longest batch, a row at least: of a plan its longest texts, else every so many-th row."""
-    if isinstance(feed, Planned | HidingFeed):
+    if isinstance(feed, Planned | Varied):
         rows = feed.plan.largest()
         return feed.collated(rows[: -(-len(rows) // part)])
     return divided(whole, 0, min(part, len(rows_of(whole)))).batch

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inkstone.learn.cluster import in_blocks
-from inkstone.learn.data.batches import Batch, Feed
+from inkstone.learn.data.batches import Batch, Feed, Varied
 from inkstone.learn.data.corruption import (
     MASK,
     Gaps,
-    HidingFeed,
     Masking,
     masked_parts,
     sentinels_for,
@@ -87,18 +86,18 @@ def _causal_fixed(
 
 def _masked_feed(
     texts: Sequence[str], tokenizer: Tokenizer, options: CourseOptions, tokens_per_batch: int, seed: int
-) -> HidingFeed:
+) -> Varied:
     examples = masked_parts(tokenizer, texts, options.block, options.whole_words)
     hide = Masking.of(tokenizer, options.hidden_share)
-    return HidingFeed(examples, hide, tokens_per_batch=tokens_per_batch, seed=seed)
+    return Varied(examples, hide, tokens_per_batch=tokens_per_batch, seed=seed)
 
 
 def _span_feed(
     texts: Sequence[str], tokenizer: Tokenizer, options: CourseOptions, tokens_per_batch: int, seed: int
-) -> HidingFeed:
+) -> Varied:
     hide = Gaps.of(tokenizer, options.block, options.hidden_share, options.span_length)
     examples = hide.parts(tokenizer.encode_batch(texts), options.block)
-    return HidingFeed(examples, hide, tokens_per_batch=tokens_per_batch, seed=seed)
+    return Varied(examples, hide, tokens_per_batch=tokens_per_batch, seed=seed)
 
 
 COURSES: dict[str, Course] = {

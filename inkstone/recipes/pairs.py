@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from inkstone.corpus.read import read_pairs
 from inkstone.ground.errors import Collected, DataError
 from inkstone.ground.progress import say
@@ -19,6 +21,7 @@ from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from inkstone.learn.data.recut import Cuts, WordsExample
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
 
@@ -132,3 +135,18 @@ def _tokenised(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[tuple[list[i
         for number, ids in zip(numbers, encoded, strict=True):
             sources[number] = ids
     return list(zip(sources, tokenizer.encode_batch([pair.target for pair in pairs]), strict=True))
+
+
+def as_words(cuts: Cuts, tokenizer: Tokenizer, pairs: Sequence[Pair], max_length: int) -> list[WordsExample]:
+    """The pairs that `encode` keeps, as words to be cut in many ways; words not met before enter the table."""
+    from inkstone.learn.data.recut import WordsExample
+
+    examples = []
+    for pair in pairs:
+        *before, end = translation_sources(tokenizer, [""], pair.target_language)[0]
+        source = [*map(cuts.mark, before), *cuts.words(pair.source), cuts.mark(end)]
+        target = cuts.words(pair.target)
+        usual = cuts.usual_length(source), cuts.usual_length(target) + 1
+        if usual[0] <= max_length and usual[1] <= max_length:
+            examples.append(WordsExample(np.array(source, np.int32), np.array(target, np.int32), usual))
+    return examples

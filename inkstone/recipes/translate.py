@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
 from inkstone.generate.engine import GenerationOptions
-from inkstone.ground.errors import Collected, ConfigError, DataError, raise_all, require
+from inkstone.ground.errors import Collected, ConfigError, DataError, not_known, raise_all, require
 from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
+from inkstone.ground.records import Pair
 from inkstone.model.bundle import Bundle
 from inkstone.recipes.beginning import (
     Beginning,
@@ -31,7 +32,7 @@ from inkstone.recipes.beginning import (
     refuse_directions,
     settled,
 )
-from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus
+from inkstone.recipes.pairs import Corpus, as_words, both, encode, evenly, read_corpus
 from inkstone.recipes.preflight import (
     check_all,
     dropped_findings,
@@ -44,10 +45,12 @@ from inkstone.recipes.preflight import (
 from inkstone.recipes.run import is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
 from inkstone.recipes.translator_recipe import TranslateRecipe
+from inkstone.text.bpe_dropout import MERGED
 from inkstone.text.template import tags_for
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
 
 VALIDATED = 1000  # pairs at most that every validation looks at
@@ -88,7 +91,7 @@ class Learnt(NamedTuple):
 
 def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
     """The first half of `train_translator`, up to the best weights. State is kept in the folder `run`."""
-    from inkstone.learn.data.batches import Plan, Planned, pair_batch
+    from inkstone.learn.data.batches import pair_batch
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import OBJECTIVES
     from inkstone.learn.preflight import preflight
@@ -98,7 +101,8 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
     corpus = read_corpus(recipe)
     directions = _directions(recipe, corpus.languages)
     tokenizer = _tokenizer(recipe, base, corpus, directions, run)
-    examples, too_long = encode(tokenizer, both(corpus.train, directions), recipe.max_length)
+    pairs = both(corpus.train, directions)
+    examples, too_long = encode(tokenizer, pairs, recipe.max_length)
     corpus.dropped["too many tokens"] += too_long
     valid, _ = encode(tokenizer, evenly(both(corpus.valid, directions), VALIDATED), recipe.max_length)
     if not examples or not valid:
@@ -115,9 +119,7 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
         return pair_batch(rows, pad_id=config.pad_id, bos_id=config.bos_id, eos_id=config.eos_id)
 
     training = recipe.training
-    feed = Planned(
-        Plan(examples, tokens_per_batch=training.tokens_per_batch, seed=training.seed), examples, collate
-    )
+    feed = _feed(recipe, tokenizer, pairs, examples, collate)
     objective = OBJECTIVES["sequence-to-sequence"]
     validate = validation(valid, collate, training.tokens_per_batch)
     with begun.learning():
@@ -133,6 +135,25 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
             title=recipe.name,
         )
     return Learnt(recipe, corpus, directions, tokenizer, begun, examples, outcome, foreseen)
+
+
+def _feed(
+    recipe: TranslateRecipe,
+    tokenizer: Tokenizer,
+    pairs: Sequence[Pair],
+    examples: Sequence[Any],
+    collate: Any,
+) -> Feed:
+    """The examples by length; with `bpe_dropout` the same pairs, their words cut otherwise in every epoch."""
+    from inkstone.learn.data.batches import Plan, Planned, Varied
+    from inkstone.learn.data.recut import Cuts, Recut
+
+    tokens, seed = recipe.training.tokens_per_batch, recipe.training.seed
+    if not recipe.bpe_dropout:
+        return Planned(Plan(examples, tokens_per_batch=tokens, seed=seed), examples, collate)
+    cuts = Cuts(tokenizer, recipe.bpe_dropout, seed)
+    words = as_words(cuts, tokenizer, pairs, recipe.max_length)
+    return Varied(words, Recut(cuts.table(), recipe.max_length, collate), tokens_per_batch=tokens, seed=seed)
 
 
 def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:
@@ -178,6 +199,10 @@ def check(recipe: TranslateRecipe, out: Path, found: Collected) -> None:
 
 def _check_options(recipe: TranslateRecipe) -> None:
     problems = [] if recipe.name.strip() else ["name is empty. Give the model a name."]
+    if not 0 <= recipe.bpe_dropout < 1:
+        problems.append(f"bpe_dropout={recipe.bpe_dropout} must be at least 0 and below 1.")
+    if recipe.bpe_dropout and recipe.tokenizer not in MERGED:
+        problems.append(not_known("tokenizer for bpe_dropout", recipe.tokenizer, MERGED))
     if recipe.max_length < 2:
         problems.append(f"max_length={recipe.max_length} leaves no room for a word. Give 2 or more.")
     raise_all(ConfigError, "recipe", problems)
@@ -231,7 +256,7 @@ def validation(examples: Sequence[Any], collate: Any, tokens_per_batch: int) -> 
 def _fingerprint(recipe: TranslateRecipe, examples: Sequence[Any], begun: str) -> str:
     """Of everything that decides the weights: the data as ids, the model, what it began with, the training options."""
     digest = hashlib.sha256(repr((recipe.architecture, recipe.size, recipe.model, recipe.training)).encode())
-    digest.update(f"{begun}{recipe.family or ''}".encode())
+    digest.update(f"{begun}{recipe.family or ''}{recipe.bpe_dropout or ''}".encode())
     for example in examples:
         digest.update(repr((example.source, example.target)).encode())
     return digest.hexdigest()

@@ -31,6 +31,7 @@ class TranslateRecipe:
     cleaning: Settings = field(default_factory=Settings)
     tokenizer: Kind = "bpe"
     vocab_size: int = 8000
+    bpe_dropout: float = 0.0  # the share of merges left out where words are cut for training, such as 0.1
     architecture: Literal["transformer", "rnn", "cnn"] = "transformer"
     size: str = "small"
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size

@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -25,12 +27,14 @@ from reversing import run, small_model  # noqa: E402
 
 from inkstone.ground.errors import ConfigError, TrainingError  # noqa: E402
 from inkstone.learn.data.ahead import ahead  # noqa: E402
-from inkstone.learn.data.batches import Batch, PairBatch, Plan, Planned, TokenExample  # noqa: E402
-from inkstone.learn.data.corruption import HidingFeed, Masking  # noqa: E402
+from inkstone.learn.data.batches import Batch, PairBatch, Plan, Planned, TokenExample, Varied, pair_batch  # noqa: E402
+from inkstone.learn.data.corruption import Masking  # noqa: E402
 from inkstone.learn.data.documents import PackedFeed  # noqa: E402
+from inkstone.learn.data.recut import Cuts, Recut, WordsExample  # noqa: E402
 from inkstone.learn.data.shares import Steps  # noqa: E402
 from inkstone.learn.loop import Interrupted, TrainingOptions  # noqa: E402
 from inkstone.learn.objectives import sequence_to_sequence  # noqa: E402
+from inkstone.text.tokenizer import Tokenizer  # noqa: E402
 
 
 class Died(Exception):
@@ -50,13 +54,23 @@ def packed() -> PackedFeed:
     )
 
 
-def hidden() -> HidingFeed:
+def hidden() -> Varied:
     parts = [TokenExample([2, *range(5, 8 + n % 9), 3], [-1, *range(3 + n % 9), -1]) for n in range(90)]
     hide = Masking(0, 4, torch.arange(5, 20).numpy(), 0.3)
-    return HidingFeed(parts, hide, tokens_per_batch=120, seed=1)
+    return Varied(parts, hide, tokens_per_batch=120, seed=1)
 
 
-FEEDS = {"pairs": pairs, "packed": packed, "hidden": hidden}
+def recut() -> Varied:
+    made = Tokenizer.train(["one two three four five", "eins zwei drei vier"], vocab_size=300)
+    cuts = Cuts(made, 0.3, 1)
+    texts = ["one two three", "four", "five four two", "one three five two four"] * 9
+    words = [np.array(cuts.words(text), np.int32) for text in texts]
+    examples = [WordsExample(one, one, (len(one), len(one) + 1)) for one in words]
+    collate = partial(pair_batch, pad_id=0, bos_id=2, eos_id=3)
+    return Varied(examples, Recut(cuts.table(), 64, collate), tokens_per_batch=60, seed=1)
+
+
+FEEDS = {"pairs": pairs, "packed": packed, "hidden": hidden, "recut": recut}
 
 
 def same(one: Batch, other: Batch) -> bool:

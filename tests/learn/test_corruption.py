@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from inkstone.learn.data.batches import Varied  # noqa: E402
 from inkstone.learn.data.corruption import (  # noqa: E402
     MASK,
     Gaps,
-    HidingFeed,
     Masking,
     chosen_tokens,
     corrupted,
@@ -168,7 +168,7 @@ def test_what_is_hidden_is_the_same_for_an_epoch_and_another_for_the_next() -> N
     )
     masks = masked_parts(made, [ENGLISH * 4, CHINESE * 4], 64, whole_words=True)
     for examples, hide, seen in ((parts, gaps, "source_BS"), (masks, Masking.of(made, 0.15), "ids_BT")):
-        feeds = [HidingFeed(examples, hide, tokens_per_batch=256, seed=seed) for seed in (1, 1, 2)]
+        feeds = [Varied(examples, hide, tokens_per_batch=256, seed=seed) for seed in (1, 1, 2)]
         one, same, other = ([getattr(make(), seen) for make in feed.epoch(0)] for feed in feeds)
         assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
         assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(one, other, strict=False))

@@ -24,7 +24,7 @@ from inkstone.generate.streaming import Completion  # noqa: E402
 from inkstone.ground.errors import BundleError  # noqa: E402
 from inkstone.ground.manifest import sha256  # noqa: E402
 from inkstone.judge.kneser_ney import KneserNey  # noqa: E402
-from inkstone.learn.data.corruption import HidingFeed  # noqa: E402
+from inkstone.learn.data.batches import Varied  # noqa: E402
 from inkstone.learn.data.documents import PackedFeed  # noqa: E402
 from inkstone.learn.pretraining import marked  # noqa: E402
 from inkstone.model.bundle import open_bundle  # noqa: E402
@@ -221,7 +221,7 @@ def test_a_run_that_died_ends_with_the_same_weights(
     printed = json.loads(run("pretrain", "--out", str(tmp_path / "whole"), *command)[0])
     assert open_bundle(tmp_path / "whole").description["objective"] == objective
     assert all(check.passed for check in verify(tmp_path / "whole"))
-    kind = PackedFeed if objective == "causal" else HidingFeed
+    kind = PackedFeed if objective == "causal" else Varied
     made, calls, at = kind._batch, 0, printed["steps"] // 2 + 2
 
     def dying(*arguments: Any) -> Any:
@@ -232,7 +232,7 @@ def test_a_run_that_died_ends_with_the_same_weights(
         return made(*arguments)
 
     monkeypatch.setattr(kind, "_batch", dying)
-    monkeypatch.setattr(HidingFeed, "fixed", lambda feed: _fixed(feed, made))
+    monkeypatch.setattr(Varied, "fixed", lambda feed: _fixed(feed, made))
     with pytest.raises(Died), redirect_stderr(StringIO()):
         main(["pretrain", "--out", str(tmp_path / "cut"), *command])
     monkeypatch.undo()
@@ -244,9 +244,9 @@ def test_a_run_that_died_ends_with_the_same_weights(
     assert one == other
 
 
-def _fixed(feed: HidingFeed, made: Any) -> Any:
-    """As `HidingFeed.fixed`, without counting towards the death."""
-    from inkstone.learn.data.corruption import FIXED
+def _fixed(feed: Varied, made: Any) -> Any:
+    """As `Varied.fixed`, without counting towards the death."""
+    from inkstone.learn.data.batches import FIXED
 
     for index, rows in enumerate(feed.plan.in_order()):
         yield made(feed, FIXED, index, rows)

@@ -26,7 +26,7 @@ from inkstone.model.bundle import open_bundle
 from inkstone.model.checkpoint import load_model
 from inkstone.recipes.pairs import Corpus, both, encode, read_corpus
 from inkstone.recipes.run import run_folder
-from inkstone.recipes.translate import load_recipe, train_translator
+from inkstone.recipes.translate import learn, load_recipe, train_translator
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -180,6 +180,11 @@ class TestMistakes:
             (["--set", "training.smoothing=2"], "smoothing=2.0 must be below 1"),
             (["--set", "model.hidden_sise=3"], 'Did you mean "hidden_size"?'),
             (["--set", "vocab_size=5"], "vocab_size=5 is too small"),
+            (["--set", "bpe_dropout=1"], "bpe_dropout=1.0 must be at least 0 and below 1"),
+            (
+                ["--set", "bpe_dropout=0.1", "--set", "tokenizer=unigram"],
+                '"unigram" is not known. Valid: bpe',
+            ),
             (["--size", "huge"], 'size="huge" is not known'),
             (["--set", "training"], "has no name or no value"),
             (["--data", "nowhere.tsv"], "nowhere.tsv"),
@@ -204,6 +209,20 @@ class TestMistakes:
 
 def test_the_recipe_kept_is_the_recipe_run(trained: Trained) -> None:
     assert load_recipe(run_folder(trained.bundle)) == (trained.recipe, trained.bundle)
+
+
+def test_words_cut_in_many_ways_teach_something_else_and_repeat(tmp_path: Path, trained: Trained) -> None:
+    recipe = replace(trained.recipe, training=replace(trained.recipe.training, epochs=0.2))
+    cut = replace(recipe, bpe_dropout=0.2)
+    weights = []
+    for number, one in enumerate((recipe, cut, cut)):
+        (tmp_path / str(number)).mkdir()
+        learnt = learn(one, tmp_path / str(number))
+        weights.append(learnt.begun.model.state_dict())
+        assert learnt.outcome.receipt["order"]["by"] == ("Varied" if one.bpe_dropout else "Planned")
+    plain, once, again = weights
+    assert all(tensor.equal(again[name]) for name, tensor in once.items())
+    assert not all(tensor.equal(plain[name]) for name, tensor in once.items())
 
 
 def test_when_the_bundle_cannot_be_written_the_training_is_kept(

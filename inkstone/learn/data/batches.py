@@ -25,6 +25,8 @@ from inkstone.model.padding import Ids, pad
 
 POOL = 32_768  # examples sorted together: large enough to pad little, small enough to keep the order random
 
+FIXED = 1 << 20  # stands for the epoch where batches must always be the same
+
 
 @dataclass(frozen=True, slots=True)
 class PairExample:
@@ -134,6 +136,8 @@ class RelatedBatch:
 Example = PairExample | LabelExample | TokenExample | RelatedExample
 Batch = PairBatch | LabelBatch | TokenBatch | RelatedBatch
 Collate = Callable[[Sequence[Any]], Any]
+Random = np.random.Generator
+Make = Callable[[Sequence[Any], Random], Batch]
 
 
 class Feed(Protocol):
@@ -251,6 +255,36 @@ class Planned:
         """The batch of these examples."""
         batch: Batch = self.collate(chunks(self.examples, numbers))
         return batch
+
+
+class Varied:
+    """The feed of a plan over examples whose batches come out otherwise in every epoch: words hidden, or cut otherwise.
+
+    make: a batch of some examples, with what is random in it drawn from a generator of (seed, epoch, index).
+    """
+
+    def __init__(self, examples: Sequence[Any], make: Make, *, tokens_per_batch: int, seed: int) -> None:
+        self.plan = Plan(examples, tokens_per_batch=tokens_per_batch, seed=seed)
+        self.examples, self.make = examples, make
+
+    def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
+        """See `Feed`."""
+        return [
+            partial(self._batch, number, index, rows) for index, rows in enumerate(self.plan.epoch(number))
+        ]
+
+    def fixed(self) -> Iterator[Batch]:
+        """All examples once, made in the same way each time."""
+        for index, rows in enumerate(self.plan.in_order()):
+            yield self._batch(FIXED, index, rows)
+
+    def collated(self, numbers: npt.NDArray[np.int64]) -> Batch:
+        """The batch of these examples, made in a way that no epoch has."""
+        return self._batch(FIXED, 0, numbers)
+
+    def _batch(self, epoch: int, index: int, rows: npt.NDArray[np.int64]) -> Batch:
+        random = np.random.default_rng((self.plan.seed, epoch, index))
+        return self.make(chunks(self.examples, rows), random)
 
 
 def chunks(items: Sequence[Example], numbers: npt.NDArray[np.int64]) -> list[Example]:

@@ -18,19 +18,17 @@ run to go on exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from inkstone.learn.data.batches import (
-    Batch,
     PairBatch,
     PairExample,
-    Plan,
+    Random,
     TokenBatch,
     TokenExample,
     pair_batch,
@@ -41,44 +39,11 @@ from inkstone.text.word_pieces import word_numbers
 
 MASK = "<mask>"
 MASKED, REPLACED = 0.8, 0.1  # of what is asked for; the rest stays as it is
-FIXED = 1 << 20  # stands for the epoch where batches must always be the same
-
-Random = np.random.Generator
-Hide = Callable[[Sequence[TokenExample], Random], Batch]
 
 
 def sentinel(number: int) -> str:
     """The special token for a gap; named as T5 names it."""
     return f"<extra_id_{number}>"
-
-
-class HidingFeed:
-    """Batches of parts of documents by length, in which `hide` hides something else in every epoch."""
-
-    def __init__(
-        self, examples: Sequence[TokenExample], hide: Hide, *, tokens_per_batch: int, seed: int
-    ) -> None:
-        self.plan = Plan(examples, tokens_per_batch=tokens_per_batch, seed=seed)
-        self.examples, self.hide, self.seed = examples, hide, seed
-
-    def epoch(self, number: int) -> Sequence[Callable[[], Batch]]:
-        """See `Feed`."""
-        return [
-            partial(self._batch, number, index, rows) for index, rows in enumerate(self.plan.epoch(number))
-        ]
-
-    def fixed(self) -> Iterator[Batch]:
-        """All examples once, hidden in the same way each time."""
-        for index, rows in enumerate(self.plan.in_order()):
-            yield self._batch(FIXED, index, rows)
-
-    def collated(self, numbers: npt.NDArray[np.int64]) -> Batch:
-        """The batch of these examples, hidden in a way that no epoch has."""
-        return self._batch(FIXED, 0, numbers)
-
-    def _batch(self, epoch: int, index: int, rows: npt.NDArray[np.int64]) -> Batch:
-        random = np.random.default_rng((self.seed, epoch, index))
-        return self.hide([self.examples[row] for row in rows], random)
 
 
 def masked_parts(

@@ -1,0 +1,120 @@
+"""Pairs whose words are cut otherwise in every epoch (`text.bpe_dropout`).
+
+A word is not cut anew each time it is read: each different word has a table of WAYS cuts, made once, from which every
+reading draws one. So a batch costs no more than a plain one, and the cuts of a word depend on nothing but the word and
+the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random as Chance
+
+import numpy as np
+import numpy.typing as npt
+
+from inkstone.learn.data.batches import Batch, Collate, PairExample, Random
+from inkstone.text.bpe_dropout import BpeDropout
+from inkstone.text.tokenizer import Tokenizer
+
+WAYS = 16  # cuts of a word to draw from, beside the usual one
+
+Words = npt.NDArray[np.int32]  # numbers of words in a table of cuts
+
+
+@dataclass(frozen=True, slots=True)
+class WordsExample:
+    """A pair as words, its marks among them, and how many tokens it has when cut as usual."""
+
+    source: Words
+    target: Words
+    usual: tuple[int, int]
+
+    def lengths(self) -> tuple[int, int]:
+        """See `PairExample.lengths`; what is drawn may have some more."""
+        return self.usual
+
+
+class Cuts:
+    """Every word met so far with its cuts: the usual one first, then WAYS others, some of them alike."""
+
+    def __init__(self, tokenizer: Tokenizer, share: float, seed: int) -> None:
+        self.dropout, self.share, self.seed = BpeDropout(tokenizer), share, seed
+        self.numbers: dict[str | int, int] = {}  # a word, or the token of a mark
+        self.ways: list[list[int]] = []
+
+    def words(self, text: str) -> list[int]:
+        """The numbers of a text's words."""
+        return [self._number(word) for word in self.dropout.words(text)]
+
+    def mark(self, token: int) -> int:
+        """The number of a special token, which is always itself."""
+        return self._number(token)
+
+    def usual_length(self, words: Sequence[int]) -> int:
+        """Tokens of these words when cut as usual."""
+        return sum(len(self.ways[number * (1 + WAYS)]) for number in words)
+
+    def _number(self, word: str | int) -> int:
+        if word not in self.numbers:
+            self.numbers[word] = len(self.numbers)
+            if isinstance(word, int):
+                self.ways += [[word]] * (1 + WAYS)
+            else:
+                chance = Chance(f"{self.seed} {word}")
+                self.ways.append(self.dropout.cut(word, 0, chance))
+                self.ways += (self.dropout.cut(word, self.share, chance) for _ in range(WAYS))
+        return self.numbers[word]
+
+    def table(self) -> Table:
+        """The cuts of all words met so far, as arrays to draw from."""
+        sizes = np.array([len(way) for way in self.ways], dtype=np.int32)
+        return Table(np.concatenate([np.asarray(way, dtype=np.int32) for way in self.ways]), sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All cuts one after another. ids: their tokens; sizes: how many each has, 1 + WAYS cuts a word."""
+
+    ids: npt.NDArray[np.int32]
+    sizes: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", np.cumsum(self.sizes) - self.sizes)
+
+    def draw(self, texts: Sequence[Words], limit: int, random: Random) -> list[npt.NDArray[np.int32]]:
+        """The tokens of each text, its words cut in ways that are drawn; cut as usual where they would pass the limit."""
+        words = np.concatenate(texts).astype(np.int64)
+        rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        cuts = words * (1 + WAYS) + random.integers(1, 1 + WAYS, len(words))
+        too_long = np.bincount(rows, self.sizes[cuts], len(texts)) > limit
+        cuts = np.where(too_long[rows], words * (1 + WAYS), cuts)
+        sizes = self.sizes[cuts]
+        ends = np.cumsum(sizes)
+        places = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(
+            self.starts[cuts] - ends + sizes, sizes
+        )
+        borders = np.cumsum(np.bincount(rows, sizes, len(texts)).astype(np.int64))
+        return np.split(self.ids[places], borders[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Recut:
+    """Makes batches of `WordsExample`, for the feed `Varied`. limit: tokens a side, marks included."""
+
+    table: Table
+    limit: int
+    collate: Collate
+
+    def __call__(self, examples: Sequence[WordsExample], random: Random) -> Batch:
+        """A batch with the words of its pairs cut as they are drawn."""
+        sources = self.table.draw([one.source for one in examples], self.limit, random)
+        targets = self.table.draw([one.target for one in examples], self.limit - 1, random)
+        pairs = [
+            PairExample(source.tolist(), target.tolist())
+            for source, target in zip(sources, targets, strict=True)
+        ]
+        batch: Batch = self.collate(pairs)
+        return batch
