@@ -29,6 +29,7 @@ from inkstone.metrics.classification import label_names
 from inkstone.metrics.statistics import RESAMPLES, Measured, Tally
 from inkstone.metrics.text import Tokenize
 from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.recipes.preflight import language_findings
 from inkstone.text.normalize import normalize
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many in all
@@ -159,7 +160,8 @@ def _translations(
         )
         return tallies, time.perf_counter() - start
 
-    return _evaluation(bundle, rival, answer, reading, options, direction=f"{source}-{target}")
+    notes = language_findings(pairs, "test")
+    return _evaluation(bundle, rival, answer, reading, options, direction=f"{source}-{target}", notes=notes)
 
 
 def _search(options: Options) -> Any:

@@ -19,13 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from inkstone.corpus.rules import held_out_keys, key_of, make_rules, sides
+from inkstone.corpus.rules import Settings, held_out_keys, key_of, language, make_rules, sides
 from inkstone.ground.errors import Collected, DataError, InkstoneError, OutputError
 from inkstone.ground.progress import say
-from inkstone.ground.records import Labelled, Record
+from inkstone.ground.records import Labelled, Pair, Record
 
 R = TypeVar("R")
 SHARE = 0.05  # of the records: a rule that drops more is worth a word
+LOOKED_AT = 500  # pairs whose languages are told
 OUTLIER, LENGTHS = 10, 20  # times the median length; with fewer records there is no usual length
 IMBALANCE = 10  # times as many texts of one label as of another
 FEW = 5  # texts of a label from which little can be learnt
@@ -73,6 +74,21 @@ def length_findings(records: Sequence[Record], what: str) -> list[str]:
     return [
         f"length outliers: {count:,} of {len(sizes):,} {what} are more than {OUTLIER} times as long as the median of"
         f" {usual:,.0f} characters; the longest has {sizes[longest]:,}{where}"
+    ]
+
+
+def language_findings(pairs: Sequence[Pair], where: str = "training") -> list[str]:
+    """Pairs that are surely in other languages than they claim, by as many as `LOOKED_AT` of them."""
+    looked_at = list(pairs[:: -(-len(pairs) // LOOKED_AT)]) if pairs else []
+    rule = language(Settings())
+    wrong = [(one, reason) for one in looked_at if (reason := rule(one))]
+    if len(wrong) <= SHARE * len(looked_at):
+        return []
+    first, reason = wrong[0]
+    place = f"{first.origin}: " if first.origin else ""
+    return [
+        f"language: {len(wrong):,} of {len(looked_at):,} {where} pairs looked at are in another language than they claim"
+        f" (the first: {place}{reason})"
     ]
 
 

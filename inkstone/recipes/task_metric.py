@@ -36,6 +36,7 @@ from inkstone.model.bundle import Bundle
 from inkstone.model.checkpoint import load_model
 from inkstone.recipes.evaluate import MeasuredOn, one_direction, unknown_labels
 from inkstone.recipes.pairs import evenly
+from inkstone.recipes.preflight import language_findings
 from inkstone.recipes.run import short_path
 from inkstone.text.reader import TextReader
 from inkstone.text.tokenizer import Tokenizer
@@ -110,6 +111,8 @@ def _translations(bundle: Bundle, on: MeasuredOn) -> _Trial:
                 f"{error} (Of an export, say --direction, such as {next(iter(directions))}.)"
             ) from error
         raise
+    for finding in language_findings(pairs, "test"):
+        say(finding)
     translator, texts = Translator(bundle.path), [pair.source for pair in pairs]
 
     def answers(engine: Engine) -> list[Translation]:

@@ -36,6 +36,7 @@ from inkstone.recipes.pairs import Corpus, as_words, both, encode, evenly, read_
 from inkstone.recipes.preflight import (
     check_all,
     dropped_findings,
+    language_findings,
     length_findings,
     parameters_of,
     readable,
@@ -223,6 +224,8 @@ def findings(corpus: Corpus) -> list[str]:
     return [
         *dropped_findings(corpus.dropped, len(corpus.train), "pairs"),
         *length_findings(corpus.train, "pairs"),
+        *language_findings(corpus.train),
+        *(found for name, pairs in corpus.tests.items() for found in language_findings(pairs, f'"{name}"')),
         *shared_findings(corpus.valid, tests, "pairs"),
     ]
 

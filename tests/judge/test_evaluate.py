@@ -213,3 +213,27 @@ def test_the_command_refuses_a_tokenisation_it_does_not_know(translator: Path, p
     result = run_command(translator, "--data", pairs, "--tokenize", "13b")
     assert isinstance(result.exception, ConfigError)
     assert 'Did you mean "13a"?' in str(result.exception)
+
+
+def test_data_in_another_language_than_it_claims_is_said(
+    tmp_path: Path, translator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    french = [f"Il y a {n} petites maisons blanches dans cette rue tranquille." for n in range(60)]
+    file = tmp_path / "test.jsonl"
+    rows = [{"de": source, "en": target} for (_, target), source in zip(SENTENCES, french, strict=True)]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n", "utf-8")
+    monkeypatch.setattr(FakeTranslator, "translate", lambda *_, **__: [Translation("a") for _ in french])
+    found = evaluate(translator, [file])
+    (note,) = found.notes
+    assert "60 of 60 test pairs looked at are in another language than they claim" in note
+    assert "test.jsonl:1: fr (" in note and "where de is claimed" in note
+
+
+def test_a_few_foreign_sentences_are_nothing_to_speak_of(translator: Path, pairs: Path) -> None:
+    """Names, quotations: one pair in twenty may be in another language."""
+    with pairs.open("a", encoding="utf-8") as file:
+        for _ in range(2):
+            file.write(json.dumps({"de": "Il y a une maison blanche dans la rue.", "en": SENTENCES[0][1]}) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeTranslator, "translate", lambda _, texts, **__: [Translation("a") for _ in texts])
+        assert evaluate(translator, [pairs]).notes == ()

@@ -31,6 +31,7 @@ from inkstone.recipes.compress.trial import (
     write_card,
 )
 from inkstone.recipes.pairs import both, encode, evenly, read_corpus, turned
+from inkstone.recipes.preflight import language_findings
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
@@ -147,6 +148,8 @@ def _pairs(
         listed = ", ".join(f"{a}-{b}" for a, b in sorted(foreign)) or "no pairs"
         ours = ", ".join(f"{a}-{b}" for a, b in directions)
         raise DataError(f"the data holds {listed}; {bundle.name} translates {ours}. Give --from and --to.")
+    for finding in language_findings(pairs, "test"):
+        say(finding)
     return pairs
 
 
