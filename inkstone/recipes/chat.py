@@ -13,7 +13,6 @@ resume`.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.recipes.chat_bundle import finish
 from inkstone.recipes.chat_recipe import ADAPTER, ChatRecipe
-from inkstone.recipes.run import kept_recipe, kept_run
+from inkstone.recipes.run import clear, kept_recipe, kept_run
 from inkstone.recipes.talks import read_talks, replies_of
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
 from inkstone.text.template import CHATML, DEFAULT_CHAT_TEMPLATE
@@ -102,7 +101,7 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
     model = taught.model if adapters is None else adapters.merged(ADAPTER)
     per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
     result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, per_epoch, foreseen)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    clear(run)
     return result
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -57,7 +56,7 @@ from inkstone.recipes.preflight import (
     with_findings,
 )
 from inkstone.recipes.receipt import receipt
-from inkstone.recipes.run import kept_recipe, kept_run, short_path
+from inkstone.recipes.run import clear, kept_recipe, kept_run, short_path
 from inkstone.recipes.sources import IN_PACKAGE, SourceFile, other_files, read_files
 from inkstone.text.normalize import normalize
 
@@ -113,18 +112,8 @@ def train_classifier(recipe: ClassifyRecipe, out: Path) -> dict[str, Any]:
     with kept_run("classify", recipe, out, dry=dry) as run:
         result = _train(recipe, out, run)
         if leads():
-            _clear(run)
+            clear(run)
     return result
-
-
-def _clear(run: Path) -> None:
-    """The run's folder has done its work; only what someone asked to see stays: a profile, the files of W&B."""
-    asked_for = [*run.rglob("profile.json"), *run.rglob("wandb")]
-    for place in [*run.rglob("checkpoints"), *run.rglob("tokenizer.json")] if asked_for else [run]:
-        if place.is_dir():
-            shutil.rmtree(place, ignore_errors=True)
-        else:
-            place.unlink(missing_ok=True)
 
 
 def check(recipe: ClassifyRecipe, out: Path, found: Collected) -> None:

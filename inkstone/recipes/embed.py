@@ -10,7 +10,6 @@ any moment, it goes on with `inkstone train resume <out>.run` and ends with the 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +27,7 @@ from inkstone.recipes.embed_recipe import EmbedRecipe
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.preflight import check_all, dropped_findings, length_findings, readable
 from inkstone.recipes.related import RelatedCorpus, read_pairs_of, sides_of
-from inkstone.recipes.run import is_begun, kept_recipe, kept_run
+from inkstone.recipes.run import clear, is_begun, kept_recipe, kept_run
 from inkstone.text.reader import TextReader
 from inkstone.text.tokenizer import Tokenizer
 
@@ -127,7 +126,7 @@ def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict
         return {}  # of several processes, one writes and judges
     per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
     result = finish(recipe, out, corpus, reader, model, outcome, per_epoch, _begun(base), foreseen)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    clear(run)
     return result
 
 

@@ -10,7 +10,6 @@ and ends with the same weights.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +31,7 @@ from inkstone.recipes.preflight import (
 )
 from inkstone.recipes.pretrain_bundle import finish
 from inkstone.recipes.pretrain_recipe import PretrainRecipe
-from inkstone.recipes.run import is_begun, kept_recipe, kept_run
+from inkstone.recipes.run import clear, is_begun, kept_recipe, kept_run
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
     if not leads():
         return {}  # of several processes, one writes and judges
     result = finish(recipe, out, *learnt)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    clear(run)
     return result
 
 

@@ -91,6 +91,14 @@ def kept_run(task: str, recipe: Any, out: Path, *, dry: bool = False) -> Iterato
         raise
 
 
+def clear(run: Path) -> None:
+    """The model is written: the run's checkpoints go, its recipe and its logs stay; a run that took no steps has none."""
+    for place in list(run.rglob("checkpoints")):
+        shutil.rmtree(place, ignore_errors=True)
+    if not any(run.rglob("log.jsonl")):
+        shutil.rmtree(run, ignore_errors=True)
+
+
 def _holds(run: Path, recipe: Any) -> bool:
     try:
         return bool(kept_recipe(run, type(recipe))[0] == recipe)

@@ -12,7 +12,6 @@ moment, it goes on with `inkstone train resume <out>.run` and ends with the same
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,7 +42,7 @@ from inkstone.recipes.preflight import (
     refuse_small_disk,
     shared_findings,
 )
-from inkstone.recipes.run import is_begun, kept_recipe, kept_run
+from inkstone.recipes.run import clear, is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
 from inkstone.recipes.translator_recipe import TranslateRecipe
 from inkstone.text.bpe_dropout import MERGED
@@ -73,7 +72,7 @@ def _train(recipe: TranslateRecipe, out: Path, run: Path) -> dict[str, Any]:
     if not leads():
         return {}  # of several processes, one writes and judges
     result = finish(learnt.recipe, out, *learnt[1:])
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    clear(run)
     return result
 
 
