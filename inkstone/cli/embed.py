@@ -54,7 +54,7 @@ def train_embed(
     test: Annotated[
         list[str], typer.Option(help="Test pairs, FILE or NAME=FILE. Default: held out of the data.")
     ] = [],  # noqa: B006
-    size: Annotated[str | None, typer.Option(help="tiny, small or base.")] = None,
+    size: Annotated[str | None, typer.Option(help="bag, tiny, small or base.")] = None,
     family: Annotated[
         str | None,
         typer.Option(help="Of public checkpoints, such as bert: programs that know it open the model."),

@@ -57,7 +57,7 @@ class ModelConfig:
     num_heads: int  # H
     num_kv_heads: int  # G: fewer than heads = grouped-query attention (Ainslie et al., 2023)
     feed_forward_size: int  # F
-    num_encoder_layers: int
+    num_encoder_layers: int  # an encoder alone may have none: then its states are the vectors of its tokens
     num_decoder_layers: int
     head_size: int = 0  # K; 0 stands for D / H
     max_positions: int = 512
@@ -140,7 +140,7 @@ class ModelConfig:
             )
         for side, has in (("encoder", self.has_encoder), ("decoder", self.has_decoder)):
             layers = getattr(self, f"num_{side}_layers")
-            if has != (layers > 0):
+            if has != (layers > 0) and not (layers == 0 and self.shape == "encoder" and not self.num_labels):
                 problems.append(f"num_{side}_layers={layers} does not go with shape={self.shape}")
         problems += wrong_marks(self)
         problems += [
@@ -207,6 +207,12 @@ class ModelConfig:
         return from_plain(cls, values)
 
 
+def bag(vocab_size: int, shape: Shape = "encoder", **overlay: Any) -> ModelConfig:
+    """256 wide and no layers, so that a text is the mean of its tokens' vectors: a minute on a laptop. Encoders only."""
+    sizes = {"vocab_size": vocab_size, "hidden_size": 256, "num_heads": 4, "feed_forward_size": 256}
+    return _sized(shape, 0, {**sizes, "norm_place": "after", "dropout": 0.0, **overlay})
+
+
 def tiny(vocab_size: int, shape: Shape = "encoder-decoder", **overlay: Any) -> ModelConfig:
     """128 wide, 4 layers a side, 2-3 million parameters: minutes on a laptop."""
     sizes = {"vocab_size": vocab_size, "hidden_size": 128, "num_heads": 4, "feed_forward_size": 256}
@@ -244,7 +250,7 @@ def _sized(shape: Shape, layers: int, values: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(shape=shape, **{**defaults, **values})
 
 
-PRESETS: dict[str, Callable[..., ModelConfig]] = {"tiny": tiny, "small": small, "base": base}
+PRESETS: dict[str, Callable[..., ModelConfig]] = {"bag": bag, "tiny": tiny, "small": small, "base": base}
 
 
 def preset(size: str, vocab_size: int, shape: Shape, overlay: Mapping[str, Any] | None = None) -> ModelConfig:

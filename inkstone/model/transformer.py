@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -332,7 +333,9 @@ class Transformer(nn.Module):
         return self.encoder.close(last_BSD)
 
     def _layer_by_layer(self, side: Side, ids_BS: Tensor, types_BS: Tensor | None = None) -> Iterator[Tensor]:
+        """The states before the first layer, and after each."""
         x_BSD = side.embed(self.embedding(ids_BS), 0, types_BT=types_BS)
+        yield x_BSD
         sight = side.sight(self.visible(ids_BS), 0, ids_BS.shape[1], x_BSD.dtype)
         for block in side.layers:
             x_BSD, _ = block(x_BSD, sight)
@@ -427,7 +430,9 @@ class Transformer(nn.Module):
         """One state per text, which the classification head reads: (B, config.pooled_size)."""
         if self.config.pooling != "layers" or self.encoder is None:
             return self.pool(self.encode(ids_BS), ids_BS)
-        closed = [self.encoder.close(x_BSD) for x_BSD in self._layer_by_layer(self.encoder, ids_BS)]
+        closed = [
+            self.encoder.close(x_BSD) for x_BSD in islice(self._layer_by_layer(self.encoder, ids_BS), 1, None)
+        ]
         return self.pool(torch.cat(closed, dim=-1), ids_BS)
 
     def pool(self, memory_BSD: Tensor, ids_BS: Tensor) -> Tensor:

@@ -233,7 +233,9 @@ def test_a_few_foreign_sentences_are_nothing_to_speak_of(translator: Path, pairs
     """Names, quotations: one pair in twenty may be in another language."""
     with pairs.open("a", encoding="utf-8") as file:
         for _ in range(2):
-            file.write(json.dumps({"de": "Il y a une maison blanche dans la rue.", "en": SENTENCES[0][1]}) + "\n")
+            file.write(
+                json.dumps({"de": "Il y a une maison blanche dans la rue.", "en": SENTENCES[0][1]}) + "\n"
+            )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeTranslator, "translate", lambda _, texts, **__: [Translation("a") for _ in texts])
         assert evaluate(translator, [pairs]).notes == ()

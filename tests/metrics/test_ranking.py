@@ -9,7 +9,7 @@ from inkstone.ground.errors import DataError
 from inkstone.ground.records import Related
 from inkstone.judge.bm25 import BM25, terms
 from inkstone.judge.retrieval import Retrieval
-from inkstone.metrics.ranking import first_ranks, fused, ranking_tallies
+from inkstone.metrics.ranking import blended, first_ranks, fused, ranking_tallies
 
 
 def test_the_rank_of_the_first_right_candidate() -> None:
@@ -82,3 +82,12 @@ def test_a_text_stands_once_whatever_pairs_repeat_it() -> None:
     assert sought.best(scores) == ["C", "N", "B"]
     with pytest.raises(DataError, match="no pairs"):
         Retrieval.of([])
+
+
+def test_blended_scores_are_a_weighted_sum_and_know_nothing_of_words_where_there_are_none() -> None:
+    cosines = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.4]], np.float32)
+    words = np.array([[0.0, 8.0, 4.0], [0.0, 0.0, 0.0]], np.float32)
+    found = blended(cosines, words, 0.75)
+    np.testing.assert_allclose(found[0], [0.75 * 0.9, 0.75 * 0.1 + 0.25, 0.75 * 0.5 + 0.125], atol=1e-6)
+    np.testing.assert_allclose(found[1], 0.75 * cosines[1], atol=1e-6)
+    np.testing.assert_array_equal(blended(cosines, words, 1.0), cosines)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from inkstone.ground.errors import ConfigError
-from inkstone.model.config import PRESETS, ModelConfig, base, preset, small, tiny
+from inkstone.model.config import PRESETS, ModelConfig, bag, base, preset, small, tiny
 
 
 def test_the_base_preset_is_that_of_attention_is_all_you_need() -> None:
@@ -18,10 +18,19 @@ def test_the_base_preset_is_that_of_attention_is_all_you_need() -> None:
     assert (config.max_positions, config.vocab_size) == (512, 10_000)
     assert (config.positions, config.norm, config.norm_place) == ("sinusoidal", "layer", "after")
     assert (config.feed_forward, config.activation, config.scale_embeddings) == ("plain", "relu", True)
-    assert set(PRESETS) == {"tiny", "small", "base"}
+    assert set(PRESETS) == {"bag", "tiny", "small", "base"}
 
 
-@pytest.mark.parametrize("config", [tiny(500), small(500, "encoder", num_labels=3), base(400, "decoder")])
+def test_only_an_encoder_that_labels_nothing_may_have_no_layers() -> None:
+    assert bag(500).num_encoder_layers == 0
+    for wrong in ({"shape": "decoder"}, {"shape": "encoder-decoder"}, {"num_labels": 2}):
+        with pytest.raises(ConfigError, match="layers=0 does not go with shape"):
+            bag(500, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "config", [bag(500), tiny(500), small(500, "encoder", num_labels=3), base(400, "decoder")]
+)
 def test_through_a_file_and_back(config: ModelConfig) -> None:
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 

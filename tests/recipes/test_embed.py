@@ -25,6 +25,7 @@ from inkstone.learn.data.batches import Planned  # noqa: E402
 from inkstone.model.bundle import open_bundle  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
 from inkstone.recipes.verify import verify  # noqa: E402
+from inkstone.text.reader import TextReader  # noqa: E402
 
 QUICK = {
     "vocab_size": 460,
@@ -137,6 +138,26 @@ class TestTheBundle:
         assert all(len(one["vector"]) == 16 for one in found["results"])
         out, err = run("embed", str(embedder.bundle), code=2)
         assert out == "" and "there is no text" in err
+
+
+def test_an_encoder_of_no_layers_is_a_mean_of_vectors_of_tokens(tmp_path: Path) -> None:
+    data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs()))
+    bag = {"model": {"hidden_size": 64}, "training.learning_rate": 0.02, "training.epochs": 4}
+    command = ["train", "embed", "--data", data, "--out", str(tmp_path / "bag"), "--size", "bag"]
+    printed = json.loads(run(*command, *settings(**bag), "--json")[0])
+    (found,), (baseline,) = printed["metrics"].values(), printed["baseline"].values()
+    assert found["recall_at_1"]["value"] > 0.8 > 0.2 > baseline["bm25"]["recall_at_1"]["value"]
+    assert printed["parameters"] == 64 * 460 and printed["engine"] == "onnx-int8"
+    assert all(check.passed for check in verify(tmp_path / "bag"))
+    encoder, reader = SentenceEncoder(tmp_path / "bag", threads=1), TextReader.load(tmp_path / "bag")
+    table = load_model(tmp_path / "bag").state_dict()["embedding.weight"].numpy()
+    for text in ("我看见这只猫。", "They sell two apples. " * 30):
+        (ids,) = reader.bare([text])
+        assert (len(ids) > 24) == (len(text) > 100), "longer than the model reads at once, or not"
+        (vector,) = encoder.encode([text])
+        beginnings = -(-len(ids) // 23)  # each window has the mark that texts begin with
+        mean = np.mean([table[number] for number in [*ids, *[reader.tokenizer.bos_id] * beginnings]], axis=0)
+        assert vector @ mean / np.linalg.norm(mean) > 0.999
 
 
 @pytest.mark.parametrize(
