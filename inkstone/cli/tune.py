@@ -24,7 +24,9 @@ _WIDEST = 40  # of a bar
 def tune(
     what: Annotated[
         str,
-        typer.Argument(help="translate, classify or pretrain; or a recipe in YAML.", metavar="TASK|RECIPE"),
+        typer.Argument(
+            help="translate, classify, pretrain, embed or chat; or a recipe in YAML.", metavar="TASK|RECIPE"
+        ),
     ],
     space: Annotated[
         Path | None,

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.ground.errors import BundleError, ConfigError, raise_all, require
 from inkstone.ground.files import sha256
@@ -33,9 +33,12 @@ from inkstone.text.template import CHATML, DEFAULT_CHAT_TEMPLATE
 from inkstone.text.tokenizer import BOS, Tokenizer
 
 if TYPE_CHECKING:
+    from inkstone.learn.data.batches import Feed
     from inkstone.learn.data.conversations import ChatExample
+    from inkstone.learn.loop import Outcome
     from inkstone.model.lora import Adapters
     from inkstone.model.transformer import Transformer
+    from inkstone.recipes.talks import Talks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,49 @@ def train_chat(recipe: ChatRecipe, out: Path) -> dict[str, Any]:
 
 
 def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str, Any]:
-    from inkstone.learn.data.conversations import ConversationFeed
     from inkstone.learn.data.shares import steps_of
+
+    talks = read_talks(recipe, taught.tokenizer)
+    before = replies_of(taught.model, talks.test)
+    learnt = learn(recipe, taught, talks, run)
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    adapters = learnt.adapters
+    model = taught.model if adapters is None else adapters.merged(ADAPTER)
+    per_epoch = steps_of(len(learnt.feed.epoch(0)), recipe.training.accumulate)
+    result = finish(
+        recipe,
+        out,
+        talks,
+        taught,
+        model.cpu(),
+        adapters,
+        before,
+        learnt.outcome,
+        per_epoch,
+        learnt.foreseen,
+    )
+    clear(run)
+    return result
+
+
+class Learnt(NamedTuple):
+    """How the teaching went; what was taught is the model that was handed in, and its adapter."""
+
+    adapters: Adapters | None
+    feed: Feed
+    outcome: Outcome
+    foreseen: dict[str, Any]
+
+
+def learn(recipe: ChatRecipe, taught: Taught, talks: Talks, run: Path) -> Learnt:
+    """The middle of `train_chat`, up to the best weights. State is kept in the folder `run`."""
+    from inkstone.learn.data.conversations import ConversationFeed
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives import causal
     from inkstone.learn.preflight import preflight
 
     training = recipe.training
-    talks = read_talks(recipe, taught.tokenizer)
     say(f"{len(talks.train):,} conversations, {len(talks.valid):,} for validation")
 
     def feed_of(examples: Sequence[ChatExample]) -> ConversationFeed:
@@ -82,7 +120,6 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
             pad_id=taught.model.config.pad_id,
         )
 
-    before = replies_of(taught.model, talks.test)
     feed, validate = feed_of(talks.train), validation(feed_of(talks.valid))
     with learning(recipe, taught) as adapters:
         foreseen = preflight(taught.model, causal, feed, validate, training, run)
@@ -96,13 +133,7 @@ def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str
             fingerprint=_fingerprint(recipe, taught, talks.train),
             title=recipe.name,
         )
-    if not leads():
-        return {}  # of several processes, one writes and judges
-    model = taught.model if adapters is None else adapters.merged(ADAPTER)
-    per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
-    result = finish(recipe, out, talks, taught, model.cpu(), adapters, before, outcome, per_epoch, foreseen)
-    clear(run)
-    return result
+    return Learnt(adapters, feed, outcome, foreseen)
 
 
 def opened(recipe: ChatRecipe) -> Taught:

@@ -209,8 +209,9 @@ def _made(recipe: ChatRecipe, taught: Taught, talks: Talks, outcome: Outcome) ->
     short = {use: [short_path(path) for path in getattr(recipe, use)] for use in uses}
     base = {**recipe.plain_base(), "sha256": taught.digest}
     sides = zip(uses, (talks.train, talks.valid, talks.test), strict=True)
-    kept = {**plain(recipe), **short, "base": base["name"]}
+    kept = {**plain(recipe), **short, "base": short_path(recipe.base)}
     files = [file for use in uses for path in getattr(recipe, use) for file in other_files(use, path)]
+    files += other_files("base", recipe.base)
     return {
         "recipe": kept,
         "base": base,

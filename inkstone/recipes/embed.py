@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inkstone.corpus.rules import make_rules
 from inkstone.ground.errors import BundleError, Collected, ConfigError, not_known, raise_all, require
@@ -33,7 +33,8 @@ from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.ground.records import Related
-    from inkstone.learn.data.batches import RelatedExample
+    from inkstone.learn.data.batches import Feed, RelatedExample
+    from inkstone.learn.loop import Outcome
     from inkstone.model.config import ModelConfig
     from inkstone.model.transformer import Transformer
 
@@ -87,9 +88,43 @@ def findings(corpus: RelatedCorpus) -> list[str]:
 
 
 def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict[str, Any]:
+    from inkstone.learn.data.shares import steps_of
+
+    learnt = learn(recipe, base, run)
+    if not leads():
+        return {}  # of several processes, one writes and judges
+    per_epoch = steps_of(len(learnt.feed.epoch(0)), recipe.training.accumulate)
+    begun = {} if base is None else {"name": base.name, "sha256": base.digest}
+    result = finish(
+        recipe,
+        out,
+        learnt.corpus,
+        learnt.reader,
+        learnt.model,
+        learnt.outcome,
+        per_epoch,
+        begun,
+        learnt.foreseen,
+    )
+    clear(run)
+    return result
+
+
+class Learnt(NamedTuple):
+    """A trained encoder, and what it was trained with."""
+
+    corpus: RelatedCorpus
+    reader: TextReader
+    model: Transformer
+    feed: Feed
+    outcome: Outcome
+    foreseen: dict[str, Any]
+
+
+def learn(recipe: EmbedRecipe, base: Base | None, run: Path) -> Learnt:
+    """The first half of `train_encoder`, up to the best weights. State is kept in the folder `run`."""
     from inkstone.learn.data.batches import Plan, Planned
     from inkstone.learn.data.related import related_batch
-    from inkstone.learn.data.shares import steps_of
     from inkstone.learn.loop import train_on
     from inkstone.learn.objectives.contrastive import contrasted
     from inkstone.learn.preflight import preflight
@@ -122,17 +157,7 @@ def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict
         fingerprint=_fingerprint(recipe, examples, base),
         title=recipe.name,
     )
-    if not leads():
-        return {}  # of several processes, one writes and judges
-    per_epoch = steps_of(len(feed.epoch(0)), training.accumulate)
-    result = finish(recipe, out, corpus, reader, model, outcome, per_epoch, _begun(base), foreseen)
-    clear(run)
-    return result
-
-
-def _begun(base: Base | None) -> dict[str, str]:
-    """Name and hash of the base, for the manifest; nothing for drawn weights."""
-    return {} if base is None else {"name": base.name, "sha256": base.digest}
+    return Learnt(corpus, reader, model, feed, outcome, foreseen)
 
 
 def _reader(recipe: EmbedRecipe, base: Base | None, corpus: RelatedCorpus, run: Path) -> TextReader:

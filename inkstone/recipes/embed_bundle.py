@@ -21,7 +21,7 @@ from inkstone.recipes.pairs import evenly
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.related import RelatedCorpus, sides_of
 from inkstone.recipes.run import short_path
-from inkstone.recipes.sources import other_files
+from inkstone.recipes.sources import IN_PACKAGE, other_files
 from inkstone.text.reader import TextReader
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def _made(recipe: EmbedRecipe, corpus: RelatedCorpus, outcome: Outcome) -> dict[
         "data": _short(recipe.data),
         "valid": _short(recipe.valid),
         "test": {name: _short(files) for name, files in recipe.test.items()},
+        "base": short_path(recipe.base) if recipe.base else None,
     }
     given = {"data": recipe.data, "valid": recipe.valid}
     given |= {f"test {name}": files for name, files in recipe.test.items()}
@@ -206,6 +207,7 @@ def _made(recipe: EmbedRecipe, corpus: RelatedCorpus, outcome: Outcome) -> dict[
         for one in some
         for file in other_files(use, one if isinstance(one, str) else one.file)
     ]
+    files += other_files("base", None if recipe.base == IN_PACKAGE else recipe.base)
     return {
         "recipe": kept,
         "data_sha256": {use: _digest(pairs) for use, pairs in sides.items()},

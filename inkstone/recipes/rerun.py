@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inkstone.corpus.related import RelatedData
 from inkstone.ground.configuration import build
 from inkstone.ground.errors import BundleError, ConfigError, require
 from inkstone.ground.manifest import read_json
@@ -79,15 +80,10 @@ def rerun(model: str | Path, *, steps: int = 50, data: Sequence[Path] = ()) -> R
     bundle = open_bundle(model)
     made = bundle.manifest.get("made", {})
     noted = _receipt(bundle, made)
-    if bundle.task not in TASKS or bundle.description.get("chat"):
-        raise ConfigError(
-            f"{bundle.name} keeps a receipt, but models of its kind cannot be rerun yet. Valid: what"
-            " `inkstone train translate`, `train classify` and `pretrain` wrote."
-        )
     training = noted["training"]
     first = training.get("first", [])
     steps = _steps(bundle, training, steps)
-    kind, learn = TASKS[bundle.task]()
+    kind, learn = TASKS["chat" if bundle.description.get("chat") else bundle.task]()
     recipe = _recipe(bundle, kind, made["recipe"], noted, data)
     checks = [*_identity(noted, made)]
     say(f"repeating {f'the first {steps} steps' if first else 'the fit'} of {bundle.name}")
@@ -148,11 +144,11 @@ def _recipe(
 
 def repathed(recipe: Any, found: Mapping[str, Sequence[str]]) -> Any:
     """The recipe with other paths, by use as `named_paths` gives them."""
-    paths: dict[str, Any] = {use: tuple(found[use]) for use in ("data", "valid")}
+    paths: dict[str, Any] = {use: _moved(getattr(recipe, use), found[use]) for use in ("data", "valid")}
     if isinstance(recipe.test, dict):
-        paths["test"] = {name: tuple(found[f"test {name}"]) for name in recipe.test}
+        paths["test"] = {name: _moved(files, found[f"test {name}"]) for name, files in recipe.test.items()}
     else:
-        paths["test"] = tuple(found["test"])
+        paths["test"] = _moved(recipe.test, found["test"])
     changed = replace(recipe, **paths, **{use: found[use][0] for use in ("vectors",) if use in found})
     if "base" not in found:
         return changed
@@ -160,6 +156,14 @@ def repathed(recipe: Any, found: Mapping[str, Sequence[str]]) -> Any:
         return replace(changed, base=found["base"][0])
     pretrained = replace(recipe.options.pretrained, base=found["base"][0])
     return replace(changed, options=replace(recipe.options, pretrained=pretrained))
+
+
+def _moved(files: Sequence[str | RelatedData], paths: Sequence[str]) -> tuple[str | RelatedData, ...]:
+    """The files at other paths."""
+    return tuple(
+        path if isinstance(one, str) else replace(one, file=path)
+        for one, path in zip(files, paths, strict=True)
+    )
 
 
 @contextmanager
@@ -239,10 +243,37 @@ def _classifier() -> tuple[type[Any], Learn]:
     return ClassifyRecipe, again
 
 
+def _encoder() -> tuple[type[Any], Learn]:
+    from inkstone.recipes.embed import learn, opened_base
+    from inkstone.recipes.embed_recipe import EmbedRecipe
+
+    def again(recipe: EmbedRecipe, training: Mapping[str, Any], steps: int, run: Path) -> _Again:
+        begun = replace(recipe, training=_beginning(recipe.training, training, steps))
+        learnt = learn(begun, opened_base(recipe), run)
+        return _Again(learnt.outcome.receipt, None if recipe.base else run / "tokenizer.json")
+
+    return EmbedRecipe, again
+
+
+def _chat() -> tuple[type[Any], Learn]:
+    from inkstone.recipes.chat import learn, opened
+    from inkstone.recipes.chat_recipe import ChatRecipe
+    from inkstone.recipes.talks import read_talks
+
+    def again(recipe: ChatRecipe, training: Mapping[str, Any], steps: int, run: Path) -> _Again:
+        begun = replace(recipe, training=_beginning(recipe.training, training, steps))
+        taught = opened(recipe)
+        return _Again(learn(begun, taught, read_talks(recipe, taught.tokenizer), run).outcome.receipt)
+
+    return ChatRecipe, again
+
+
 TASKS: dict[str, Callable[[], tuple[type[Any], Learn]]] = {
     "translate": _translator,
     "classify": _classifier,
     "language-model": _language_model,
+    "embed": _encoder,
+    "chat": _chat,
 }
 
 

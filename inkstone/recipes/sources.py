@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inkstone.corpus.read import aligned_files
+from inkstone.corpus.related import RelatedData
 from inkstone.ground.errors import ConfigError, DataError, InkstoneError, raise_all
 from inkstone.ground.files import sha256
 from inkstone.model.bundle import BUNDLED
@@ -117,15 +118,19 @@ def places(bundle: Path, given: Sequence[Path], kind: type[Any]) -> list[Place]:
 
 def named_paths(recipe: Any) -> dict[str, list[str]]:
     """Every path of a recipe, by use: data, valid, test (or each named test), vectors, base."""
-    found = {use: list(getattr(recipe, use)) for use in ("data", "valid")}
+    found = {use: _paths(getattr(recipe, use)) for use in ("data", "valid")}
     if isinstance(recipe.test, dict):
-        found |= {f"test {name}": list(paths) for name, paths in recipe.test.items()}
+        found |= {f"test {name}": _paths(files) for name, files in recipe.test.items()}
     else:
-        found["test"] = list(recipe.test)
+        found["test"] = _paths(recipe.test)
     options = getattr(recipe, "options", None)  # of a classifier, whose base is further down
     base = getattr(recipe, "base", None) if options is None else options.pretrained.base
     found |= {"vectors": [vectors]} if (vectors := getattr(recipe, "vectors", None)) is not None else {}
     return found | ({"base": [base]} if base not in (None, IN_PACKAGE) else {})
+
+
+def _paths(files: Iterable[str | RelatedData]) -> list[str]:
+    return [one if isinstance(one, str) else one.file for one in files]
 
 
 def located(

@@ -46,6 +46,8 @@ MEASURED_BY = (
 TOKENS = ("tokenizer", "vocab_size", "alphabet_share")  # of models that predict them
 PAIRS = ("source", "target", "both_directions", "max_length", "base")
 LABELS = ("languages", "options.seed", "options.valid_share", "options.out_of_scope")
+RELATED = ("languages", "both_ways", "base")
+TALKS = ("languages", "block", "base")
 DOCUMENTS = ("languages", "objective", "block", "hidden_share", "span_length", "whole_words")
 
 
@@ -162,9 +164,9 @@ def task_of(values: Mapping[str, Any], title: str) -> str:
             build(task().kind, {key: value for key, value in values.items() if key != "out"}, title)
             fitting.append(name)
     if len(fitting) != 1:
-        which = " and ".join(fitting) if fitting else "no task"
+        which = ", ".join(fitting) if fitting else "no task"
         raise ConfigError(
-            f"{title} is a recipe of {which}. Name the task: inkstone tune {'|'.join(TASKS)} --recipe {title}"
+            f"{title} can be a recipe of {which}. Name the task: inkstone tune {'|'.join(TASKS)} --recipe {title}"
         )
     return fitting[0]
 
@@ -289,10 +291,46 @@ def _pretrain() -> Task:
     )
 
 
+def _embed() -> Task:
+    from inkstone.recipes.embed import configuration, opened_base, train_encoder
+    from inkstone.recipes.embed_recipe import EmbedRecipe
+
+    def train(recipe: Any, out: Path) -> None:
+        train_encoder(replace(recipe, training=_unrehearsed(recipe.training)), out)
+
+    return Task(
+        EmbedRecipe,
+        lambda recipe: configuration(recipe, opened_base(recipe), recipe.vocab_size),
+        lambda recipe: str(recipe.training.metric),
+        (*MEASURED_BY, *RELATED),
+        train,
+        only_trained=True,
+    )
+
+
+def _chat() -> Task:
+    from inkstone.recipes.chat import check, opened, train_chat
+    from inkstone.recipes.chat_recipe import ChatRecipe
+
+    def train(recipe: Any, out: Path) -> None:
+        train_chat(replace(recipe, training=_unrehearsed(recipe.training)), out)
+
+    return Task(
+        ChatRecipe,
+        lambda recipe: check(recipe, opened(recipe)),
+        lambda recipe: str(recipe.training.metric),
+        (*MEASURED_BY, *TALKS),
+        train,
+        only_trained=True,
+    )
+
+
 TASKS: dict[str, Callable[[], Task]] = {
     "translate": _translate,
     "classify": _classify,
     "pretrain": _pretrain,
+    "embed": _embed,
+    "chat": _chat,
 }
 
 

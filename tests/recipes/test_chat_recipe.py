@@ -18,6 +18,7 @@ from inkstone.cli import main  # noqa: E402
 from inkstone.ground.manifest import sha256  # noqa: E402
 from inkstone.learn.data.conversations import ConversationFeed  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
+from inkstone.recipes.rerun import rerun  # noqa: E402
 from inkstone.recipes.verify import verify  # noqa: E402
 from inkstone.text.foreign_tokenizer import ForeignTokenizer  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
@@ -111,6 +112,10 @@ class TestTheBundle:
         assert model.generate("Tom see the cat.", options, chat=True)[0].text == found.text
         printed_text, _ = run("generate", str(bundle), "Tom see the cat.", "--chat", "--temperature", "0")
         assert printed_text.strip() == found.text.strip()
+
+    def test_its_training_can_be_repeated(self, chat: tuple[Path, dict[str, Any]]) -> None:
+        found = rerun(chat[0], steps=5)
+        assert found.passed and found.equal and found.steps == 5
 
     def test_it_verifies_and_the_card_says_with_what_it_began(
         self, chat: tuple[Path, dict[str, Any]]

@@ -19,11 +19,12 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from inkstone import SentenceEncoder  # noqa: E402
 from inkstone.cli import main  # noqa: E402
 from inkstone.generate.sentence_encoder import torch_encoder  # noqa: E402
-from inkstone.ground.errors import ConfigError  # noqa: E402
+from inkstone.ground.errors import ConfigError, DataError  # noqa: E402
 from inkstone.ground.manifest import read_json, seal, sha256  # noqa: E402
 from inkstone.learn.data.batches import Planned  # noqa: E402
 from inkstone.model.bundle import open_bundle  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
+from inkstone.recipes.rerun import rerun  # noqa: E402
 from inkstone.recipes.verify import verify  # noqa: E402
 from inkstone.text.reader import TextReader  # noqa: E402
 
@@ -158,6 +159,32 @@ def test_an_encoder_of_no_layers_is_a_mean_of_vectors_of_tokens(tmp_path: Path) 
         beginnings = -(-len(ids) // 23)  # each window has the mark that texts begin with
         mean = np.mean([table[number] for number in [*ids, *[reader.tokenizer.bos_id] * beginnings]], axis=0)
         assert vector @ mean / np.linalg.norm(mean) > 0.999
+
+
+def test_its_training_can_be_repeated_from_files_read_in_parts(tmp_path: Path) -> None:
+    rows = [{"zh": zh, "en": en, "fold": number % 4} for number, (zh, en) in enumerate(made_pairs(400))]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    files = {
+        use: [{"file": str(tmp_path / "pairs.jsonl"), "where": {"fold": folds}}]
+        for use, folds in (("data", [0, 1]), ("valid", [2]))
+    }
+    given = {**files, "test": {"rest": [{**files["data"][0], "where": {"fold": [3]}}]}}
+    command = ["train", "embed", "--out", str(tmp_path / "made"), "--size", "tiny"]
+    run(*command, *settings(**given, **{"training.epochs": 1}), "--json")  # type: ignore[arg-type]
+    found = rerun(tmp_path / "made", steps=5)
+    assert found.passed and found.equal and found.steps == 5
+    assert {"files", "recipe", "tokenizer", "losses", "batches"} <= {check.name for check in found.checks}
+    again = ["train", "embed", "--out", str(tmp_path / "more"), "--base", str(tmp_path / "made")]
+    kept = {name: value for name, value in QUICK.items() if name not in ("vocab_size", "model")}
+    more = [
+        part for name, value in {**kept, **given}.items() for part in ("--set", f"{name}={json.dumps(value)}")
+    ]
+    run(*again, *more, "--set", "training.epochs=1", "--json")
+    assert rerun(tmp_path / "more", steps=3).equal
+    with (tmp_path / "pairs.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(DataError, match=r"pairs\.jsonl has changed"):
+        rerun(tmp_path / "made", steps=5)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,17 @@ def test_of_classifiers_whatever_the_architecture(texts: Path, tmp_path: Path, c
     assert all(0 <= one["value"] <= 1 for one in found["trials"])
 
 
+def test_of_sentence_encoders(tmp_path: Path, capsys: Capture) -> None:
+    data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
+    given = space(tmp_path, "objective.temperature: [0.05, 0.2]\nvocab_size: [300, 400]")
+    command = ["tune", "embed", "--data", data, "--space", given, "--out", str(tmp_path / "search")]
+    sizes = ["--set", "size=bag", "--set", "model.hidden_size=32", "--set", "pairs_per_batch=64"]
+    found = document(capsys, *command, *sizes, "--set", "training.epochs=2", "--trials", "2")
+    assert (found["task"], found["metric"], len(found["trials"])) == ("embed", "mrr", 2)
+    assert all(0 < one["value"] <= 1 for one in found["trials"])
+    assert not list((tmp_path / "search").rglob("model")), "nothing is exported"
+
+
 def test_a_killed_search_goes_on_with_the_trial_that_was_under_way(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,4 +205,4 @@ class TestWhatIsWrong:
     def test_a_recipe_that_could_be_of_several_tasks(self, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "any.yaml").write_text("data: [a.jsonl]")
         assert main(["tune", str(tmp_path / "any.yaml"), "--find-rate"]) == 2
-        assert "is a recipe of translate and classify and pretrain. Name the task" in capsys.readouterr().err
+        assert "can be a recipe of translate, classify, pretrain, embed. Name the task" in capsys.readouterr().err
