@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from inkstone.apps.back_translation import back_translation
 from inkstone.generate.classify_engine import ClassifyEngine, sigmoid, softmax
 from inkstone.generate.classify_open import open_classify_engine
 from inkstone.ground.errors import BundleError, ConfigError, DataError, require
@@ -158,6 +159,7 @@ class Classifier:
             multi_label=multi_label,
             run=state,
             vectors=None if vectors is None else FirstEmbeddings.read(vectors),
+            rewrite=back_translation(options.augment),
         )
         folder = scratch / "model"
         folder.mkdir()

@@ -3,11 +3,13 @@
     the food here is really good   ->   the food is really good            deleted
                                         the here food is really good       swapped
                                         the meal here is truly good        replaced by what is near
+                                        the food there is very tasty       translated there and back
 
 Words are those of `text.segment`, so Chinese is changed by words too, not by characters. What stands between words -
 spaces, punctuation - stays. What is near a word is the caller's to say: a function, such as the neighbours in word
 vectors. (The original takes them from WordNet; neighbours in word vectors are often opposites, so a label that hangs on
-one word may be wrong afterwards.) Only texts to learn from are ever to be changed.
+one word may be wrong afterwards.) Who translates there and back (after Sennrich et al., 2016; Xie et al., 2020) is the
+caller's to say, too. Only texts to learn from are ever to be changed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from inkstone.ground.errors import ConfigError, raise_all
 from inkstone.text.segment import words
 
 Near = Callable[[str], Sequence[str]]  # a word -> what may stand for it, if anything
+Rewrite = Callable[[Sequence[str]], Sequence[str]]  # texts -> the same in other words
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class AugmentOptions:
     swap: float = 0.1
     replace: float = 0.0  # by what is near
     vectors: str | None = None  # the file of word vectors that says what is near
+    back_translate: str | None = (
+        None  # a translator of both ways: one more copy of each, translated there and back
+    )
 
     def __post_init__(self) -> None:
         problems = [] if 0 <= self.copies <= 100 else [f"copies={self.copies} must be between 0 and 100"]

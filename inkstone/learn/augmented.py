@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from inkstone.corpus.augment import AugmentOptions, Near, changed_copies
+from inkstone.corpus.augment import AugmentOptions, Near, Rewrite, changed_copies
 from inkstone.ground.progress import say
 from inkstone.learn.labelled import Texts
 from inkstone.vectors.formats import read_vectors
@@ -13,12 +13,18 @@ NEAREST = 5  # words that may stand for one
 SIMILAR = 0.5  # cosine; below it, words are about other things
 
 
-def with_copies(data: Texts, options: AugmentOptions, seed: int) -> Texts:
-    """The texts and their copies, with the same labels. Raises DataError for a file that holds no word vectors."""
-    if not options.copies:
+def with_copies(data: Texts, options: AugmentOptions, seed: int, rewrite: Rewrite | None = None) -> Texts:
+    """The texts and their copies, with the same labels. Raises DataError for a file that holds no word vectors.
+
+    rewrite: says texts in other words, where `options.back_translate` asks for it.
+    """
+    if not options.copies and rewrite is None:
         return data
     near = nearest(options.vectors) if options.vectors is not None and options.replace else None
-    copies = changed_copies(data.texts, options, seed, near)
+    copies = changed_copies(data.texts, options, seed, near) if options.copies else []
+    if rewrite is not None:
+        pairs = zip(data.texts, rewrite(data.texts), strict=True)
+        copies += [(n, other) for n, (text, other) in enumerate(pairs) if other.strip() not in ("", text)]
     say(f"{len(copies):,} changed copies of {len(data):,} training texts")
     return Texts(
         [*data.texts, *(text for _, text in copies)],

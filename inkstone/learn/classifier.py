@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from inkstone.corpus.augment import AugmentOptions
+from inkstone.corpus.augment import AugmentOptions, Rewrite
 from inkstone.corpus.split import stratified
 from inkstone.ground.errors import ConfigError, not_known
 from inkstone.ground.progress import say
@@ -107,9 +107,11 @@ def choose(
     multi_label: bool,
     run: Path,
     vectors: FirstEmbeddings | None = None,
+    rewrite: Rewrite | None = None,
 ) -> Choice:
     """Train what `options.architecture` says and keep the better one. State is kept in `run`, a folder for each.
 
+    rewrite: says texts in other words, where `options.augment.back_translate` asks for it (`apps.back_translation`).
     vectors: word vectors to begin the embeddings of models that read tokens with. Raises ConfigError where only a bag is
     asked for, whose features are n-grams with values that are fitted, not learnt from a beginning.
     """
@@ -124,7 +126,8 @@ def choose(
     if valid is None:
         kept, valid = _divided(data, options)
     tried = _candidates(options, space, run, vectors)
-    learnt = with_copies(kept, options.augment, options.seed)
+    assert (rewrite is None) == (options.augment.back_translate is None), "who asks brings the translator"
+    learnt = with_copies(kept, options.augment, options.seed, rewrite)
     unseen = learnt if valid is kept else valid  # of few texts none are unseen
     if options.dry_run:
         _rehearsed(tried, options, learnt, unseen)
@@ -135,7 +138,9 @@ def choose(
     say(reason)
     winner = found[best]
     if held_out and options.refit and winner.again is not None and len(kept) < len(data):
-        winner = _refitted(winner, winner.again, with_copies(data, options.augment, options.seed), valid)
+        winner = _refitted(
+            winner, winner.again, with_copies(data, options.augment, options.seed, rewrite), valid
+        )
     return Choice(
         winner, measures, reason, space, data if winner is not found[best] else kept, valid, held_out, best
     )

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from inkstone.apps.back_translation import back_translation
 from inkstone.apps.classify import Classifier
 from inkstone.corpus.read import Reading, read_labelled
 from inkstone.corpus.rules import Dropped, Settings, held_out_keys, judge, make_rules
@@ -57,7 +58,7 @@ from inkstone.recipes.preflight import (
 )
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import clear, kept_recipe, kept_run, short_path
-from inkstone.recipes.sources import IN_PACKAGE, SourceFile, other_files, read_files
+from inkstone.recipes.sources import IN_PACKAGE, SourceFile, augmenting, other_files, read_files
 from inkstone.text.normalize import normalize
 
 RULES = ("length", "overlap", "duplicate")
@@ -123,6 +124,7 @@ def check(recipe: ClassifyRecipe, out: Path, found: Collected) -> None:
         recipe,
         lambda: _check_name(recipe),
         lambda: make_rules(recipe.cleaning, recipe.rules),
+        lambda: back_translation(recipe.options.augment),
         lambda: require_watchers([name for one in recipe.options.loops for name in one.watch]),
         lambda: refuse_small_disk(out, _parameters(recipe), _mode(recipe)),
         read=lambda: read_corpus(readable(recipe)),
@@ -235,6 +237,7 @@ def learn(recipe: ClassifyRecipe, run: Path) -> Choice:
         multi_label=corpus.multi_label,
         run=run,
         vectors=None if recipe.vectors is None else FirstEmbeddings.read(recipe.vectors),
+        rewrite=back_translation(recipe.options.augment),
     )
 
 
@@ -407,7 +410,8 @@ def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dic
     }
     files["vectors"] = recipe.vectors and short_path(recipe.vectors)
     augment = recipe.options.augment
-    augment = replace(augment, vectors=augment.vectors and short_path(augment.vectors))
+    named = {use: path and short_path(path) for use, path in augmenting(augment).items()}
+    augment = replace(augment, vectors=named["vectors"], back_translate=named["back_translate"])
     base = recipe.options.pretrained.base
     pretrained = replace(recipe.options.pretrained, base=base and short_path(base))
     files["options"] = plain(replace(recipe.options, augment=augment, pretrained=pretrained))
@@ -415,6 +419,8 @@ def _made(recipe: ClassifyRecipe, classifier: Classifier, corpus: Corpus) -> dic
     assert classifier.choice is not None
     best = classifier.choice.best
     sources = [*corpus.files, *other_files("vectors", recipe.vectors)]
+    for use, path in augmenting(recipe.options.augment).items():
+        sources += other_files(f"augment.{use}", path)
     if base not in (None, IN_PACKAGE):
         sources += other_files("base", base)
     training = {"candidate": classifier.choice.name, **(best.outcome.receipt or fitted_receipt(best.model))}

@@ -149,6 +149,15 @@ def repathed(recipe: Any, found: Mapping[str, Sequence[str]]) -> Any:
         paths["test"] = {name: _moved(files, found[f"test {name}"]) for name, files in recipe.test.items()}
     else:
         paths["test"] = _moved(recipe.test, found["test"])
+    if any(use.startswith("augment.") for use in found):
+        with_ = {
+            use: found[f"augment.{use}"][0]
+            for use in ("vectors", "back_translate")
+            if f"augment.{use}" in found
+        }
+        recipe = replace(
+            recipe, options=replace(recipe.options, augment=replace(recipe.options.augment, **with_))
+        )
     changed = replace(recipe, **paths, **{use: found[use][0] for use in ("vectors",) if use in found})
     if "base" not in found:
         return changed

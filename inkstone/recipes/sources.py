@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from inkstone.corpus.augment import AugmentOptions
 from inkstone.corpus.read import aligned_files
 from inkstone.corpus.related import RelatedData
 from inkstone.ground.errors import ConfigError, DataError, InkstoneError, raise_all
@@ -20,6 +21,7 @@ from inkstone.ground.files import sha256
 from inkstone.model.bundle import BUNDLED
 from inkstone.recipes.run import RECIPE, kept_recipe, run_folder, short_path
 
+MODELS = ("base", "augment.back_translate")  # uses of models, which may be named as bundled ones are
 IN_PACKAGE = "minilm"  # a base that pip brought, whose version is pinned
 MODEL_FILES = (
     "model.safetensors",
@@ -32,7 +34,7 @@ MODEL_FILES = (
 class SourceFile:
     """A file that decided something. records, bad_lines: None for what is not made of records."""
 
-    use: str  # data, valid, test, or test and its name; vectors; base
+    use: str  # data, valid, test, or test and its name; vectors; base; what copies of texts are made with
     file: str  # folder and name
     bytes: int
     sha256: str
@@ -117,7 +119,7 @@ def places(bundle: Path, given: Sequence[Path], kind: type[Any]) -> list[Place]:
 
 
 def named_paths(recipe: Any) -> dict[str, list[str]]:
-    """Every path of a recipe, by use: data, valid, test (or each named test), vectors, base."""
+    """Every path of a recipe, by use: data, valid, test (or each named test), vectors, base, augment.vectors, ..."""
     found = {use: _paths(getattr(recipe, use)) for use in ("data", "valid")}
     if isinstance(recipe.test, dict):
         found |= {f"test {name}": _paths(files) for name, files in recipe.test.items()}
@@ -126,7 +128,14 @@ def named_paths(recipe: Any) -> dict[str, list[str]]:
     options = getattr(recipe, "options", None)  # of a classifier, whose base is further down
     base = getattr(recipe, "base", None) if options is None else options.pretrained.base
     found |= {"vectors": [vectors]} if (vectors := getattr(recipe, "vectors", None)) is not None else {}
+    if options is not None:
+        found |= {f"augment.{use}": [path] for use, path in augmenting(options.augment).items() if path}
     return found | ({"base": [base]} if base not in (None, IN_PACKAGE) else {})
+
+
+def augmenting(options: AugmentOptions) -> dict[str, str | None]:
+    """What copies of texts are made with, by the option that names it."""
+    return {"vectors": options.vectors, "back_translate": options.back_translate}
 
 
 def _paths(files: Iterable[str | RelatedData]) -> list[str]:
@@ -173,7 +182,7 @@ def _found(
     likeliest: list[str] = []
     for place in where:
         for candidate in place.candidates(use, number, short):
-            path = _model(candidate) if use == "base" else candidate
+            path = _model(candidate) if use in MODELS else candidate
             files = members(path)
             if not any(file.is_file() for file in files):
                 continue

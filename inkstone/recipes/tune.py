@@ -243,6 +243,7 @@ def _classify() -> Task:
             )
 
     def train(recipe: Any, out: Path) -> float:
+        from inkstone.apps.back_translation import back_translation
         from inkstone.learn.classifier import choose
         from inkstone.learn.first_embeddings import FirstEmbeddings
         from inkstone.learn.labelled import Texts
@@ -260,6 +261,7 @@ def _classify() -> Task:
             multi_label=corpus.multi_label,
             run=out,
             vectors=None if recipe.vectors is None else FirstEmbeddings.read(recipe.vectors),
+            rewrite=back_translation(recipe.options.augment),
         )
         return max(choice.measures.values())
 

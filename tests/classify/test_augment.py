@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inkstone.apps import back_translation as back
 from inkstone.corpus.augment import AugmentOptions, augmented, changed_copies
 from inkstone.ground.errors import ConfigError
+from inkstone.model.bundle import list_bundles
 from inkstone.text.segment import words
 
 EN = "The food here is really good , but the service was slow and the room far too loud ."
@@ -135,3 +140,61 @@ class TestInTraining:
         assert "changed copies of" in capsys.readouterr().err
         made = json.loads((tmp_path / "model" / "manifest.json").read_text())["made"]
         assert made["recipe"]["options"]["augment"]["copies"] == 2
+
+
+class FakeTranslator:
+    """Swaps a word for its like on the way to Chinese, and knows nothing else."""
+
+    directions = (("en", "zh"), ("zh", "en"))
+
+    def __init__(self, bundle: str, threads: int = 0) -> None:
+        self.asked: list[str] = []
+        if bundle == "one-way":
+            self.directions = (("en", "zh"),)  # type: ignore[assignment]
+
+    def translate(self, texts: list[str], *, to: str, source: str) -> list[Any]:
+        self.asked += texts
+        change = str.upper if to == "zh" else str.swapcase
+        return [SimpleNamespace(translation=change(text)) for text in texts]
+
+
+def test_texts_are_translated_there_and_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def translator(*arguments: Any, **named: Any) -> FakeTranslator:
+        made.append(FakeTranslator(*arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr(back, "Translator", translator)
+    assert back.back_translation(AugmentOptions()) is None
+    rewrite = back.back_translation(AugmentOptions(back_translate="any"))
+    assert rewrite is not None
+    german = "Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter."
+    found = rewrite([EN, german, EN, ZH])
+    assert found == [EN.upper().swapcase(), german, EN.upper().swapcase(), ZH]
+    asked = len(made[0].asked)
+    assert rewrite([EN, ZH]) == [found[0], found[3]] and len(made[0].asked) == asked
+    with pytest.raises(ConfigError, match="translates en-zh, and not back"):
+        back.back_translation(AugmentOptions(back_translate="one-way"))
+
+
+def test_what_comes_back_is_learnt_with_the_text_s_labels() -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    from inkstone.learn.augmented import with_copies
+    from inkstone.learn.labelled import Texts
+
+    data = Texts([EN, ZH, "same"], [("a",), ("b",), ("c",)])
+    options = AugmentOptions(back_translate="any")
+    found = with_copies(data, options, 1, lambda texts: [EN.lower(), "  ", "same"])
+    assert found.texts == [EN, ZH, "same", EN.lower()]
+    assert found.labels == [("a",), ("b",), ("c",), ("a",)]
+    both = with_copies(data, replace(options, copies=1, delete=0.5), 1, lambda texts: [EN.lower(), ZH, "x"])
+    assert len(both) > len(found) and both.labels[-1] == ("c",) and both.texts[-1] == "x"
+
+
+@pytest.mark.skipif(not list_bundles(), reason="the bundled models are not here")
+def test_the_bundled_translator_says_it_in_other_words() -> None:
+    rewrite = back.back_translation(AugmentOptions(back_translate="zh-en"), threads=1)
+    assert rewrite is not None
+    english, chinese = rewrite(["The children are playing football in the park.", "我昨天买了一本书。"])
+    assert "park" in english and "书" in chinese

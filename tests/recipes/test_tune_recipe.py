@@ -205,4 +205,7 @@ class TestWhatIsWrong:
     def test_a_recipe_that_could_be_of_several_tasks(self, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "any.yaml").write_text("data: [a.jsonl]")
         assert main(["tune", str(tmp_path / "any.yaml"), "--find-rate"]) == 2
-        assert "can be a recipe of translate, classify, pretrain, embed. Name the task" in capsys.readouterr().err
+        assert (
+            "can be a recipe of translate, classify, pretrain, embed. Name the task"
+            in capsys.readouterr().err
+        )
