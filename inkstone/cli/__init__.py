@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -122,6 +122,16 @@ def print_json(document: Any) -> None:
 def training_manner(dry_run: bool, profile: bool) -> dict[str, Any]:
     """The training options that `--dry-run` and `--profile` stand for."""
     return ({"preflight": "only"} if dry_run else {}) | ({"profile": True} if profile else {})
+
+
+def recipe_values(
+    recipe: Path | None, given: Mapping[str, Any], settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A recipe file's values, the options of the command over them, and over those what `--set` says."""
+    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.recipes.run import recipe_file
+
+    return overlay(read_yaml(recipe_file(recipe)) if recipe else {}, given, from_settings(settings))
 
 
 def recipe_of(

@@ -41,8 +41,8 @@ def train_chat(
     as_json: AsJson = False,
 ) -> None:
     """Teach a language model to answer, from conversations."""
-    from inkstone.cli import train_and_report, training_manner
-    from inkstone.ground.configuration import build, from_settings, overlay, read_yaml
+    from inkstone.cli import recipe_values, train_and_report, training_manner
+    from inkstone.ground.configuration import build, overlay
     from inkstone.recipes.chat import train_chat as run
     from inkstone.recipes.chat_recipe import ADAPTED, WHOLE, ChatRecipe
     from inkstone.recipes.run import place_of, refuse_taken
@@ -58,7 +58,7 @@ def train_chat(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
-    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    values = recipe_values(recipe, given, settings)
     values = overlay(WHOLE if values.get("lora") is None else ADAPTED, values)
     place = place_of(out, values)
     if not values.get("data") or not values.get("base"):

@@ -132,8 +132,8 @@ def train_classify(
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier from texts with labels."""
-    from inkstone.cli import recipe_of, training_manner
-    from inkstone.ground.configuration import from_settings, overlay, plain, read_yaml
+    from inkstone.cli import recipe_of, recipe_values, training_manner
+    from inkstone.ground.configuration import overlay, plain
     from inkstone.recipes.classify import ClassifyRecipe, check
 
     options: dict[str, Any] = {"architecture": architecture, "seed": seed}
@@ -159,7 +159,7 @@ def train_classify(
         "options": options,
     }
     given = {key: value for key, value in given.items() if value}
-    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    values = recipe_values(recipe, given, settings)
     if manner := training_manner(dry_run, profile):
         loops: dict[str, Any] = {one: {"training": manner} for one in ("transformer", "rnn", "cnn")}
         tuned = isinstance(values.get("options"), dict) and values["options"].get("pretrained", {}).get(

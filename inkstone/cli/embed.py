@@ -75,8 +75,7 @@ def train_embed(
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder that gives texts vectors, from pairs of texts that belong together."""
-    from inkstone.cli import recipe_of, train_and_report, training_manner
-    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.cli import recipe_of, recipe_values, train_and_report, training_manner
     from inkstone.recipes.embed import check_beforehand, train_encoder
     from inkstone.recipes.embed_recipe import EmbedRecipe
 
@@ -93,7 +92,7 @@ def train_embed(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value}
-    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    values = recipe_values(recipe, given, settings)
     title = str(recipe or "recipe")
     resolved, place = recipe_of(EmbedRecipe, values, out, title, "pairs of texts", check_beforehand)
     train_and_report(train_encoder, resolved, place, as_json)

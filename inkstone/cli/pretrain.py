@@ -10,9 +10,13 @@ import typer
 
 from inkstone.cli.corpus import parse_fields
 from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
+from inkstone.ground.errors import ConfigError
 
 
 def pretrain(
+    which: Annotated[
+        Path | None, typer.Argument(help="A recipe, as with --recipe.", metavar="[RECIPE]")
+    ] = None,
     data: Annotated[
         list[str],
         typer.Option(help="Documents: any format; each line of a plain file is one. Repeatable."),
@@ -40,8 +44,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
-    from inkstone.cli import recipe_of, train_and_report, training_manner
-    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.cli import recipe_of, recipe_values, train_and_report, training_manner
     from inkstone.recipes.on_ray import on_ray
     from inkstone.recipes.pretrain import check
     from inkstone.recipes.pretrain import pretrain as run
@@ -62,7 +65,10 @@ def pretrain(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value not in (None, [], {})}
-    values = overlay(read_yaml(recipe) if recipe else {}, given, from_settings(settings))
+    if which is not None and recipe is not None:
+        raise ConfigError(f"two recipes are given, {which} and {recipe}. Give one.")
+    recipe = which or recipe
+    values = recipe_values(recipe, given, settings)
     resolved, place = recipe_of(PretrainRecipe, values, out, str(recipe or "recipe"), "documents", check)
     train_and_report(on_ray(run, on, workers) if on else run, resolved, place, as_json)
 

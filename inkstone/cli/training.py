@@ -9,7 +9,9 @@ import typer
 
 Out = Annotated[Path | None, typer.Option(help="The folder of the new model.")]
 Name = Annotated[str | None, typer.Option(help="The model's name. Default: the folder's.")]
-RecipeFile = Annotated[Path | None, typer.Option(help="A recipe in YAML; options are laid over it.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option(help="A recipe in YAML, or the name of one of ours; options are laid over it.")
+]
 Settings = Annotated[
     list[str], typer.Option("--set", help="Anything of the recipe, as in training.epochs=3. Repeatable.")
 ]

@@ -50,12 +50,12 @@ def tune(
     """Search for a better recipe: trials judged by validation, poor ones stopped early; ends with best.yaml."""
     # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from inkstone.cli import print_json
-    from inkstone.ground.configuration import from_settings, overlay, read_yaml
+    from inkstone.cli import print_json, recipe_values
     from inkstone.ground.errors import require
 
     require("torch", "tuning", "train")
     from inkstone.learn.loop import Interrupted
+    from inkstone.recipes.run import recipe_file
     from inkstone.recipes.tune import TASKS, rate_of, task_of
     from inkstone.recipes.tune import tune as run
 
@@ -63,12 +63,13 @@ def tune(
         raise ConfigError(
             f'"{what}" is no task, and --recipe is given: write inkstone tune {"|".join(TASKS)}.'
         )
-    if what not in TASKS and not Path(what).exists():
+    named = Path(what) if what in TASKS else recipe_file(Path(what), sorted(TASKS))
+    if what not in TASKS and not named.exists():
         raise ConfigError(f'"{what}" is neither a task ({", ".join(TASKS)}) nor the file of a recipe.')
-    file = recipe if what in TASKS else Path(what)
+    file = recipe if what in TASKS else named
     given: dict[str, Any] = {"data": data, "valid": valid, "fields": parse_fields(fields)}
     given = {key: value for key, value in given.items() if value}
-    values = overlay(read_yaml(file) if file else {}, given, from_settings(settings))
+    values = recipe_values(file, given, settings)
     values.setdefault("name", "tuned")
     if not values.get("data"):
         raise ConfigError("there is nothing to train on. Give --data FILE, or a recipe that names data.")

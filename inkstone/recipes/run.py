@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from inkstone.ground.configuration import build, plain, read_yaml
-from inkstone.ground.errors import ConfigError, InkstoneError, OutputError
+from inkstone.ground.errors import ConfigError, InkstoneError, OutputError, not_known
 from inkstone.ground.files import explained, write_text
 from inkstone.ground.processes import leads
 
@@ -33,6 +33,19 @@ def place_of(out: Path | None, values: dict[str, Any]) -> Path:
         raise ConfigError("where should the model go? Give --out FOLDER.")
     values.setdefault("name", place.name)
     return place
+
+
+def recipe_file(given: Path, others: Iterable[str] = ()) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with Inkstone. Raises ConfigError.
+
+    others: what else would have been understood.
+    """
+    own = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
+    if str(given) in own and not given.exists():
+        return Path(__file__).parent / f"{given}.yaml"
+    if given.suffix or given.exists() or len(given.parts) > 1:
+        return given
+    raise ConfigError(f"{not_known('recipe', str(given), [*others, *own])} Or give the path of a YAML file.")
 
 
 def run_folder(out: Path) -> Path:

@@ -46,6 +46,10 @@ OPTIONS = {
     "test without a file": (("--test", "news="), '"news=" names no file'),
     "tests of one name": (("--test", "a/t.tsv", "--test", "b/t.tsv"), 'two test sets are called "t.tsv"'),
     "recipe missing": (("--recipe", "missing.yaml"), "missing.yaml cannot be read"),
+    "recipe of no name": (
+        ("--recipe", "zh-em"),
+        'recipe="zh-em" … Valid: english-novels … Did you mean "zh-en"',
+    ),
     "recipe no YAML": (("--recipe", "yaml.yaml"), "yaml.yaml is not valid YAML … line 1"),
     "recipe a list": (("--recipe", "list.yaml"), "holds a list"),
     "recipe binary": (("--recipe", "binary.yaml"), "not valid YAML"),

@@ -348,3 +348,24 @@ def test_documents_of_lines_are_joined(tmp_path: Path) -> None:
     texts = read_texts(PretrainRecipe("x", (str(file),), fields={"text": "lines"}))
     assert len(texts.train) + len(texts.valid) + len(texts.test) == 9
     assert all(text.endswith("行，春风。\n明月照大江。") for text in texts.train)
+
+
+def test_a_recipe_is_named_by_its_place_or_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = tmp_path / "texts.jsonl"
+    documents.write_text("\n".join(json.dumps({"text": f"{zh} {en}"}) for zh, en in made_pairs(300)), "utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        json.dumps({"data": [str(documents)], "size": "tiny", "vocab_size": 340, "block": 32}), "utf-8"
+    )
+    given = ("--out", str(tmp_path / "made"), "--dry-run", "--json")
+    alike = [
+        json.loads(run("pretrain", *which, *given)[0]) for which in ((str(mine),), ("--recipe", str(mine)))
+    ]
+    assert alike[0]["steps"] == alike[1]["steps"] > 0
+    _, err = run("pretrain", str(mine), "--recipe", str(mine), *given, code=2)
+    assert "two recipes are given" in err
+    monkeypatch.setenv("INKSTONE_DATA", str(tmp_path))
+    _, err = run("pretrain", "tang-poems", *given, code=2)
+    assert "chinese_poetry/tang.train.jsonl.gz does not exist" in err

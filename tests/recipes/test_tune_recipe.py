@@ -176,7 +176,11 @@ class TestWhatIsWrong:
         [
             (
                 ["sing", "--find-rate"],
-                '"sing" is neither a task (translate, classify, pretrain) nor the file',
+                'recipe="sing" is not known. Valid: chat, classify, embed, pretrain, translate, english-novels',
+            ),
+            (
+                ["missing.yaml", "--find-rate"],
+                "is neither a task (translate, classify, pretrain, embed, chat) nor",
             ),
             (["translate", "--find-rate"], "there is nothing to train on"),
             (["translate", "--data", "pairs.tsv"], "Give --space FILE and --out FOLDER"),
