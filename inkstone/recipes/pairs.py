@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inkstone.corpus.read import read_pairs
-from inkstone.ground.errors import Collected, DataError
+from inkstone.ground.errors import Collected, DataError, raise_all
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair
 from inkstone.recipes.cleaned import parted
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
 
+Direction = tuple[str, str]
+
+
 @dataclass(slots=True)
 class Corpus:
-    """The pairs of a run, in the forward direction, and what became of the others."""
+    """The pairs of a run, as the data has them, and what became of the others."""
 
     train: list[Pair]
     valid: list[Pair]
     tests: dict[str, list[Pair]]
     dropped: Counter[str]
     problems: int
-    languages: tuple[str, str]
+    directions: list[Direction]  # of the data, in its order
     files: list[SourceFile] = field(default_factory=list)
 
 
@@ -57,12 +60,8 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
         say(read.describe())
     if not pairs:
         raise DataError(f"{', '.join(recipe.data)}: there is no pair to train on.")
-    languages = {(pair.source_language, pair.target_language) for pair in pairs}
-    if len(languages) > 1:
-        listed = ", ".join(sorted("-".join(one) for one in languages))
-        raise DataError(
-            f"the data mixes several directions ({listed}). Give --from and --to, or separate files."
-        )
+    directions = directions_of(pairs)
+    _refuse_unlearnt(directions, {"valid": valid, **{f"test {name}": some for name, some in tests.items()}})
     parts = parted(pairs, valid, tests, rules=recipe.rules, cleaning=recipe.cleaning)
     if not parts.train:
         worst = ", ".join(f"{rule} {count:,}" for rule, count in parts.dropped.most_common(3) if count)
@@ -71,7 +70,25 @@ def read_corpus(recipe: TranslateRecipe) -> Corpus:
             " or give other data; training pairs that stand in the validation or test data do not count."
         )
     problems = reading.problem_count
-    return Corpus(parts.train, parts.valid, parts.tests, parts.dropped, problems, languages.pop(), files)
+    return Corpus(parts.train, parts.valid, parts.tests, parts.dropped, problems, directions, files)
+
+
+def directions_of(pairs: Iterable[Pair]) -> list[Direction]:
+    """From which language into which the pairs lead, in the order in which that is first met."""
+    return list(dict.fromkeys((pair.source_language, pair.target_language) for pair in pairs))
+
+
+def _refuse_unlearnt(directions: Sequence[Direction], held: Mapping[str, Sequence[Pair]]) -> None:
+    """Raise DataError for validation and test pairs between languages that no training pair is between."""
+    known = {frozenset(direction) for direction in directions}
+    problems = [
+        f"{use} holds {source}-{target}, which no training pair teaches"
+        for use, pairs in held.items()
+        for source, target in directions_of(pairs)
+        if frozenset((source, target)) not in known
+    ]
+    listed = ", ".join("-".join(direction) for direction in directions)
+    raise_all(DataError, f"the data teaches {listed}", problems)
 
 
 def _whole(
@@ -96,16 +113,18 @@ def _normalised(pairs: Iterable[Pair], recipe: TranslateRecipe) -> Iterable[Pair
         yield replace(pair, source=source, target=target)
 
 
-def both(pairs: Sequence[Pair], directions: Sequence[tuple[str, str]]) -> list[Pair]:
-    """The pairs in every direction of the model, alternating."""
-    if len(directions) == 1:
-        return list(pairs)
-    return [turned for pair in pairs for turned in (pair, pair.reversed())]
+def both(pairs: Sequence[Pair], directions: Sequence[Direction]) -> list[Pair]:
+    """The pairs in every direction of the model that they can be read in, the two ways of each one after the other."""
+    return [way for pair in pairs for way in (pair, pair.reversed()) if _leads(way) in directions]
 
 
-def turned(pairs: Sequence[Pair], target: str) -> list[Pair]:
-    """The pairs so that they lead into this language."""
-    return [pair if pair.target_language == target else pair.reversed() for pair in pairs]
+def turned(pairs: Sequence[Pair], direction: Direction) -> list[Pair]:
+    """The pairs between these two languages, so that they lead in this direction."""
+    return both(pairs, [direction])
+
+
+def _leads(pair: Pair) -> Direction:
+    return pair.source_language, pair.target_language
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:

@@ -31,7 +31,7 @@ from inkstone.recipes.beginning import (
     refuse_directions,
     settled,
 )
-from inkstone.recipes.pairs import Corpus, as_words, both, encode, evenly, read_corpus
+from inkstone.recipes.pairs import Corpus, Direction, as_words, both, encode, evenly, read_corpus
 from inkstone.recipes.preflight import (
     check_all,
     dropped_findings,
@@ -81,7 +81,7 @@ class Learnt(NamedTuple):
 
     recipe: TranslateRecipe  # settled by what it began with
     corpus: Corpus
-    directions: list[tuple[str, str]]
+    directions: list[Direction]
     tokenizer: Tokenizer
     begun: Beginning
     examples: Sequence[Any]
@@ -99,7 +99,7 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
     base = opened_base(recipe)
     recipe = settled(recipe, base)
     corpus = read_corpus(recipe)
-    directions = _directions(recipe, corpus.languages)
+    directions = _directions(recipe, corpus)
     tokenizer = _tokenizer(recipe, base, corpus, directions, run)
     pairs = both(corpus.train, directions)
     examples, too_long = encode(tokenizer, pairs, recipe.max_length)
@@ -156,16 +156,18 @@ def _feed(
     return Varied(words, Recut(cuts.table(), recipe.max_length, collate), tokens_per_batch=tokens, seed=seed)
 
 
-def _directions(recipe: TranslateRecipe, languages: tuple[str, str]) -> list[tuple[str, str]]:
-    source, target = languages
-    return [(source, target), (target, source)] if recipe.both_directions else [(source, target)]
+def _directions(recipe: TranslateRecipe, corpus: Corpus) -> list[Direction]:
+    """Those of the data, and with `both_directions` the way back of each."""
+    ways = [corpus.directions, [(target, source) for source, target in corpus.directions]]
+    found = list(dict.fromkeys(way for pair in zip(*ways, strict=True) for way in pair))
+    return found if recipe.both_directions else corpus.directions
 
 
 def _tokenizer(
     recipe: TranslateRecipe,
     base: Bundle | None,
     corpus: Corpus,
-    directions: Sequence[tuple[str, str]],
+    directions: Sequence[Direction],
     run: Path,
 ) -> Tokenizer:
     """The base's, that of the run that goes on, or a new one; left-overs of a finished run do not count."""

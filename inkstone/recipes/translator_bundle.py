@@ -15,7 +15,7 @@ from inkstone.apps.translate import Translator
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
-from inkstone.recipes.pairs import Corpus, both, evenly, turned
+from inkstone.recipes.pairs import Corpus, Direction, both, evenly, turned
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
 from inkstone.recipes.sources import other_files
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from inkstone.recipes.beginning import Beginning
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
-Direction = tuple[str, str]
 SAMPLES = 5  # shown in the card, of each test set and direction
 
 
@@ -145,11 +144,14 @@ def _judged(
     options = GenerationOptions(beam_size=recipe.beam_size)
     results, samples = [], []
     for source, target in directions:
+        ways = {name: turned(pairs, (source, target)) for name, pairs in corpus.tests.items()}
+        tests = {name: pairs for name, pairs in ways.items() if pairs}
+        if not tests:
+            continue
         say(f"baselines {source}-{target}: copy and dictionary")
-        tests = {name: turned(pairs, target) for name, pairs in corpus.tests.items()}
         everything = [pair.source for pairs in tests.values() for pair in pairs]
         baselines = translation_baselines(
-            turned(corpus.train, target), everything, tokenised=recipe.bleu == "none"
+            turned(corpus.train, (source, target)), everything, tokenised=recipe.bleu == "none"
         )
         if base is not None:
             say(f"{base.name}, from which it began, on the same texts")

@@ -18,6 +18,7 @@ from made_corpus import made_pairs, quick_recipe, write_pairs
 
 pytest.importorskip("torch", reason="training needs torch")
 
+from inkstone.apps.translate import Translator
 from inkstone.cli import main
 from inkstone.ground.configuration import plain
 from inkstone.ground.errors import ConfigError, DataError, OutputError
@@ -140,6 +141,7 @@ class TestTheCorpus:
         assert len(turned) == 2 * len(corpus.valid)
         assert [p.reversed() for p in turned[::2]] == turned[1::2]
         assert both(corpus.valid, [("zh", "en")]) == corpus.valid
+        assert both(corpus.valid, [("en", "zh")]) == turned[1::2] and both(corpus.valid, [("de", "en")]) == []
 
     def test_too_long_pairs_are_counted(self, tmp_path: Path, trained: Trained) -> None:
         pairs = self.corpus(tmp_path, made_pairs(250)).train
@@ -209,6 +211,52 @@ class TestMistakes:
 
 def test_the_recipe_kept_is_the_recipe_run(trained: Trained) -> None:
     assert load_recipe(run_folder(trained.bundle)) == (trained.recipe, trained.bundle)
+
+
+@pytest.fixture(scope="module")
+def three_languages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A model of all directions between three languages, of which no two share a file; and what was printed.
+
+    The third is English written backwards, under the code of Welsh.
+    """
+    folder = tmp_path_factory.mktemp("three")
+    pairs = made_pairs(900)
+    sides = {
+        "zh": [zh for zh, _ in pairs],
+        "en": [en for _, en in pairs],
+        "cy": [en[::-1] for _, en in pairs],
+    }
+    for one, other in (("zh", "en"), ("en", "cy"), ("zh", "cy")):
+        for code in (one, other):
+            (folder / f"{one}{other}.{code}").write_text("\n".join(sides[code]) + "\n", "utf-8")
+    data = tuple(str(folder / f"{a}{b}.{{{a},{b}}}") for a, b in (("zh", "en"), ("en", "cy"), ("zh", "cy")))
+    recipe = replace(quick_recipe(folder), data=data, name="three")
+    return folder / "three", train_translator(recipe, folder / "three")
+
+
+def test_one_model_for_all_directions_of_its_data(three_languages: tuple[Path, dict[str, Any]]) -> None:
+    out, printed = three_languages
+    ways = ["zh-en", "en-zh", "en-cy", "cy-en", "zh-cy", "cy-zh"]
+    assert open_bundle(out).description["directions"] == [way.split("-") for way in ways]
+    assert list(printed["metrics"]) == [f"held out {way}" for way in ways]
+    for way, found in printed["metrics"].items():
+        assert found["chrf"] > 2 * printed["baseline"][way]["copy"]["chrf"], way
+    assert Tokenizer.load(out).specials[4:] == ("<2cy>", "<2en>", "<2zh>")
+    translator = Translator(out, threads=1)
+    there = translator("我看见这只猫。", to="cy", source="zh")
+    assert sum(character in there for character in "tac eht") > 4
+    with pytest.raises(ConfigError, match="de"):
+        translator("x", to="de")
+
+
+def test_what_no_training_pair_teaches_is_not_measured(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.tsv", made_pairs(250))
+    test = tmp_path / "test.tsv"
+    test.write_text("zh\tde\n你好\tHallo\n", "utf-8")
+    recipe = quick_recipe(data, test={"other": (str(test),)}, valid=(str(test),))
+    with pytest.raises(DataError, match="the data teaches zh-en: 2 problems") as error:
+        read_corpus(recipe)
+    assert "valid holds zh-de" in str(error.value) and "test other holds zh-de" in str(error.value)
 
 
 def test_words_cut_in_many_ways_teach_something_else_and_repeat(tmp_path: Path, trained: Trained) -> None:

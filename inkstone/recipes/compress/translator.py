@@ -100,14 +100,16 @@ def _material(bundle: Bundle, recipe: CompressRecipe) -> _Material:
     of: dict[tuple[str, str], list[Pair]] = {}
     ids: dict[tuple[str, str], list[list[int]]] = {}
     for source, target in directions:
-        chosen = evenly(turned(pairs, target), recipe.most)
+        chosen = evenly(turned(pairs, (source, target)), recipe.most)
+        if not chosen:
+            continue  # of many directions the data may have few
         encoded = translation_sources(tokenizer, [pair.source for pair in chosen], target)
         short = [n for n, row in enumerate(encoded) if len(row) <= LONGEST]
         if not short:
             raise DataError(f"no text of the data has at most {LONGEST} tokens: there is nothing to measure.")
         of[source, target] = [chosen[n] for n in short]
         ids[source, target] = [encoded[n] for n in short]
-    return _Material(tokenizer, directions, train, valid, of, ids)
+    return _Material(tokenizer, list(of), train, valid, of, ids)
 
 
 def _as_training(bundle: Bundle, recipe: CompressRecipe, directions: Sequence[tuple[str, str]]) -> Any:
