@@ -193,7 +193,7 @@ class Models:
                         f"{path} and {other} are both named {bundle.name!r}. Rename one of them."
                     )
                 if bundle.task not in loaders:
-                    say(f"{path} is a {bundle.task}, which is not served yet: left out")
+                    say(f"{bundle.name} is left out: models for {bundle.task} are not served yet")
                     continue
                 app = loaders[bundle.task](path, threads)
                 loaded[bundle.name] = Model(bundle, app, queue=queue, deadline_s=deadline_s)
