@@ -165,7 +165,7 @@ def as_words(cuts: Cuts, tokenizer: Tokenizer, pairs: Sequence[Pair], max_length
         *before, end = translation_sources(tokenizer, [""], pair.target_language)[0]
         source = [*map(cuts.mark, before), *cuts.words(pair.source), cuts.mark(end)]
         target = cuts.words(pair.target)
-        usual = cuts.usual_length(source), cuts.usual_length(target) + 1
-        if usual[0] <= max_length and usual[1] <= max_length:
-            examples.append(WordsExample(np.array(source, np.int32), np.array(target, np.int32), usual))
+        if max(cuts.usual_length(source), cuts.usual_length(target) + 1) <= max_length:
+            sizes = min(cuts.mean_length(source), max_length), min(cuts.mean_length(target) + 1, max_length)
+            examples.append(WordsExample(np.array(source, np.int32), np.array(target, np.int32), sizes))
     return examples

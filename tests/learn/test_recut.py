@@ -76,9 +76,10 @@ def test_without_dropout_and_at_the_limit_pairs_are_cut_as_usual() -> None:
     usual, dropped = encode(made, PAIRS, 12)
     tight = feed(made, share=1.0, limit=max(max(one.lengths()) for one in usual))
     assert dropped == len(PAIRS) - len(tight.examples) and usual
-    assert [one.lengths() for one in tight.examples] == [one.lengths() for one in usual]
+    plain = feed(made, share=0.0, limit=12)
+    assert [one.lengths() for one in plain.examples] == [one.lengths() for one in usual]
     wanted = sorted((list(one.source), [made.bos_id, *one.target]) for one in usual)
-    assert sorted(epoch(feed(made, share=0.0, limit=12), 0)) == wanted
+    assert sorted(epoch(plain, 0)) == wanted
     for source, target in epoch(tight, 0):
         assert len(source) <= tight.make.limit and len(target) <= tight.make.limit  # type: ignore[attr-defined]
 
@@ -96,6 +97,13 @@ def test_cuts_of_a_word_depend_on_the_word_alone() -> None:
         places = range(number * (1 + WAYS), (number + 1) * (1 + WAYS))
         ways.append([tuple(table.ids[table.starts[n] :][: table.sizes[n]]) for n in places])
     assert ways[0] == ways[1] and len(set(ways[0])) > 2
+
+
+def test_batches_are_planned_by_what_is_drawn_in_the_mean() -> None:
+    fed = feed(tokenizer())
+    planned = sum(sum(one.lengths()) for one in fed.examples)
+    drawn = [sum(len(source) + len(target) for source, target in epoch(fed, number)) for number in range(60)]
+    assert np.mean(drawn) == pytest.approx(planned, rel=0.03)
 
 
 def test_every_way_is_drawn_but_the_usual_one_where_there_is_room() -> None:
