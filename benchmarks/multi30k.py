@@ -1,6 +1,8 @@
-"""Multi30k English to German by the committed recipe: BLEU on test_2016, time, tokens/s, memory.
+"""Multi30k by the committed recipes: BLEU on test_2016, time, tokens/s, memory.
 
-    INKSTONE_DATA=... python benchmarks/multi30k.py                  # about 25 minutes on two cores
+    INKSTONE_DATA=... python benchmarks/multi30k.py                  # English to German: about 20 minutes on two cores
+    INKSTONE_DATA=... python benchmarks/multi30k.py --seeds 1 2 3    # the same with three seeds, and their spread
+    INKSTONE_DATA=... python benchmarks/multi30k.py --recipe multi30k-all   # twelve directions in one model
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3         # twice as long: the second run is killed three times
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --set training.epochs=1
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --whole models/multi30k   # the first run is there already
@@ -17,6 +19,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,14 +27,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
 INKSTONE = str(Path(sys.executable).parent / "inkstone")
-RECIPE = ROOT / "inkstone" / "recipes" / "multi30k-en-de.yaml"
 
 
 def begin(out: Path, settings: list[str]) -> list[str]:
     """The command that begins a run."""
-    return [INKSTONE, "train", "translate", "--recipe", str(RECIPE), "--out", str(out), *settings, "--json"]
+    return [INKSTONE, "train", "translate", "--out", str(out), *settings, "--json"]
 
 
 def train(out: Path, settings: list[str]) -> tuple[dict[str, Any], float]:
@@ -71,6 +72,16 @@ def show(result: dict[str, Any], seconds: float) -> None:
     )
 
 
+def spread(results: list[dict[str, Any]]) -> None:
+    """Mean and spread over the seeds."""
+    if len(results) < 2:
+        return
+    for name in results[0]["metrics"]:
+        scores = [result["metrics"][name]["bleu"] for result in results]
+        mean, apart = statistics.mean(scores), statistics.stdev(scores)
+        print(f"{name}: BLEU over {len(scores)} seeds {mean:.2f}, standard deviation {apart:.2f}")
+
+
 def weights(bundle: Path) -> str:
     """The sha256 of the trained weights."""
     return hashlib.sha256((bundle / "model.safetensors").read_bytes()).hexdigest()
@@ -84,17 +95,27 @@ def main() -> None:
         "--whole", type=Path, help="the bundle of an uninterrupted run, instead of training it now"
     )
     parser.add_argument("--set", action="append", default=[], help="laid over the recipe")
+    parser.add_argument("--recipe", default="multi30k-en-de", help="the name of a recipe, or its file")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1], help="of the trainings, one after another"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the moments of killing")
     asked = parser.parse_args()
     if "INKSTONE_DATA" not in os.environ:
         print("skipped: INKSTONE_DATA does not name the folder of data sets")
         return
-    settings = [word for one in asked.set for word in ("--set", one)]
+    settings = ["--recipe", asked.recipe, *(word for one in asked.set for word in ("--set", one))]
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = asked.whole or Path(folder) / "whole", Path(folder) / "killed"
         if asked.whole is None:
-            result, seconds = train(whole, settings)
-            show(result, seconds)
+            places = [whole, *(Path(folder) / f"seed-{seed}" for seed in asked.seeds[1:])]
+            results = []
+            for seed, place in zip(asked.seeds, places, strict=True):
+                result, seconds = train(place, [*settings, "--set", f"training.seed={seed}"])
+                print(f"seed {seed}")
+                show(result, seconds)
+                results.append(result)
+            spread(results)
         if asked.kill:
             usual = json.loads((whole / "report.json").read_text(encoding="utf-8"))["training"]["seconds"]
             train_killed(killed, settings, asked.kill, usual, asked.seed)
