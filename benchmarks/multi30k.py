@@ -72,6 +72,11 @@ def show(result: dict[str, Any], seconds: float) -> None:
     )
 
 
+def seeded(seed: int | None = None) -> list[str]:
+    """The setting of a training's seed."""
+    return [] if seed is None else ["--set", f"training.seed={seed}"]
+
+
 def spread(results: list[dict[str, Any]]) -> None:
     """Mean and spread over the seeds."""
     if len(results) < 2:
@@ -97,7 +102,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="laid over the recipe")
     parser.add_argument("--recipe", default="multi30k-en-de", help="the name of a recipe, or its file")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[1], help="of the trainings, one after another"
+        "--seeds", type=int, nargs="+", default=[], help="of the trainings, one after another"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the moments of killing")
     asked = parser.parse_args()
@@ -108,17 +113,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = asked.whole or Path(folder) / "whole", Path(folder) / "killed"
         if asked.whole is None:
-            places = [whole, *(Path(folder) / f"seed-{seed}" for seed in asked.seeds[1:])]
             results = []
-            for seed, place in zip(asked.seeds, places, strict=True):
-                result, seconds = train(place, [*settings, "--set", f"training.seed={seed}"])
-                print(f"seed {seed}")
+            for seed in asked.seeds[1:] + asked.seeds[:1] or [None]:
+                place = whole if seed in (None, *asked.seeds[:1]) else Path(folder) / f"seed-{seed}"
+                result, seconds = train(place, [*settings, *seeded(seed)])
+                print("" if seed is None else f"seed {seed}")
                 show(result, seconds)
                 results.append(result)
             spread(results)
         if asked.kill:
             usual = json.loads((whole / "report.json").read_text(encoding="utf-8"))["training"]["seconds"]
-            train_killed(killed, settings, asked.kill, usual, asked.seed)
+            train_killed(killed, [*settings, *seeded(*asked.seeds[:1])], asked.kill, usual, asked.seed)
             equal = weights(whole) == weights(killed)
             print(f"killed {asked.kill} times (seed {asked.seed}): weights {'equal' if equal else 'DIFFER'}")
             if not equal:

@@ -42,9 +42,9 @@ def train_chat(
 ) -> None:
     """Teach a language model to answer, from conversations."""
     from inkstone.cli import recipe_values, train_and_report, training_manner
-    from inkstone.ground.configuration import build, overlay
+    from inkstone.ground.configuration import build
     from inkstone.recipes.chat import train_chat as run
-    from inkstone.recipes.chat_recipe import ADAPTED, WHOLE, ChatRecipe
+    from inkstone.recipes.chat_recipe import ChatRecipe, laid_under
     from inkstone.recipes.run import place_of, refuse_taken
 
     given: dict[str, Any] = {
@@ -58,8 +58,7 @@ def train_chat(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
-    values = recipe_values(recipe, given, settings)
-    values = overlay(WHOLE if values.get("lora") is None else ADAPTED, values)
+    values = laid_under(recipe_values(recipe, given, settings))
     place = place_of(out, values)
     if not values.get("data") or not values.get("base"):
         raise ConfigError(

@@ -73,8 +73,7 @@ def train_translate(
 ) -> None:
     """Train a translator from pairs of sentences."""
     from inkstone.cli import recipe_of, recipe_values, training_manner
-    from inkstone.ground.configuration import overlay
-    from inkstone.recipes.beginning import FINE_TUNING, FINE_TUNING_LORA
+    from inkstone.recipes.beginning import laid_under
     from inkstone.recipes.translate import check
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
@@ -95,9 +94,7 @@ def train_translate(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
-    values = recipe_values(recipe, given, settings)
-    if values.get("base"):
-        values = overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
+    values = laid_under(recipe_values(recipe, given, settings))
     resolved, place = recipe_of(TranslateRecipe, values, out, str(recipe or "recipe"), "pairs", check)
     _train_translator(resolved, place, as_json, on, workers)
 

@@ -229,12 +229,13 @@ def train_on(
     listener().begins(model, objective, feed, options)
     averages = Averages(team.model, options.ema)
     checkpoints = Checkpoints(run, averages.tensors, recent=options.average_last)
+    begins = checkpoints.newest("last") is None
     every = options.validate_every or per_epoch
     with (
         together(team),
         recomputed(team.model, options.checkpoint_activations),
         with_threads(options.threads),
-        Watch(run, options.watch, title) if team.rank == 0 else nullcontext(Unwatched()) as watch,
+        Watch(run, options.watch, title, begins) if team.rank == 0 else nullcontext(Unwatched()) as watch,
         progress(title, total) as bar,
         _interruptible() as interrupted,
         _profiling(options, run, device) as profiler,

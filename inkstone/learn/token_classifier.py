@@ -96,7 +96,7 @@ def train_on_tokens(
 ) -> Trained:
     """Train a model of this architecture that reads tokens: "transformer", "rnn" or "cnn". Its state is kept in `run`."""
     file = run / "tokenizer.json"
-    if not file.exists():
+    if not (file.exists() and (run / "checkpoints").exists()):  # left-overs of a finished run do not count
         run.mkdir(parents=True, exist_ok=True)
         Tokenizer.train(data.texts, kind=own.tokenizer, vocab_size=own.vocab_size).save(file)
     reader = TextReader.load(run)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -82,11 +83,23 @@ def require_watchers(names: Sequence[str]) -> None:
 
 
 class Watch:
-    """Writes what happens to the log, and tells the watchers of these names. title: of the run."""
+    """Writes what happens to the log, and tells the watchers of these names.
 
-    def __init__(self, run: Path, names: tuple[str, ...] = ("tensorboard",), title: str = "training") -> None:
+    title: of the run. anew: it begins, and what an earlier one in this folder left goes.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        names: tuple[str, ...] = ("tensorboard",),
+        title: str = "training",
+        anew: bool = False,
+    ) -> None:
         require_watchers(names)
         run.mkdir(parents=True, exist_ok=True)
+        if anew:
+            shutil.rmtree(run / "tensorboard", ignore_errors=True)
+            (run / "log.jsonl").unlink(missing_ok=True)
         self._watchers = [WATCHERS[name](run, title) for name in dict.fromkeys(names)]
         self._log = (run / "log.jsonl").open("a", encoding="utf-8")
 

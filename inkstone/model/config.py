@@ -140,7 +140,7 @@ class ModelConfig:
             )
         for side, has in (("encoder", self.has_encoder), ("decoder", self.has_decoder)):
             layers = getattr(self, f"num_{side}_layers")
-            if has != (layers > 0) and not (layers == 0 and self.shape == "encoder" and not self.num_labels):
+            if has != (layers > 0) and not self._is_bag:
                 problems.append(f"num_{side}_layers={layers} does not go with shape={self.shape}")
         problems += wrong_marks(self)
         problems += [
@@ -176,6 +176,13 @@ class ModelConfig:
         if self.position_offset and self.positions != "learned":
             problems.append(f"position_offset={self.position_offset} needs positions=learned")
         return problems
+
+    @property
+    def _is_bag(self) -> bool:
+        """An encoder of no layers: nothing predicts from the vectors of single tokens."""
+        return self.shape == "encoder" and not (
+            self.num_encoder_layers or self.num_labels or self.prediction_head
+        )
 
     @property
     def has_encoder(self) -> bool:

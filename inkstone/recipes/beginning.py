@@ -12,7 +12,7 @@ Foreign checkpoints (Marian, BART, T5) are no base: their tokenizers are not our
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from inkstone.ground.configuration import overlay
 from inkstone.ground.errors import ConfigError, raise_all
 from inkstone.ground.files import sha256
 from inkstone.ground.progress import say
@@ -41,6 +42,13 @@ DROPOUTS = ("dropout",)  # what may be laid over its configuration
 # Laid under a recipe with a base: weights that know something already are led gently.
 FINE_TUNING = {"training": {"epochs": 5, "learning_rate": 5e-4, "warmup_steps": 50}}
 FINE_TUNING_LORA = {"training": {"epochs": 5, "learning_rate": 2e-3, "warmup_steps": 50}}
+
+
+def laid_under(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values over what suits a model that learns on, where it begins with one."""
+    if not values.get("base"):
+        return dict(values)
+    return overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
 
 
 def opened_base(recipe: TranslateRecipe) -> Bundle | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from inkstone.ground.configuration import overlay
 from inkstone.learn.loop import TrainingOptions
 from inkstone.model.lora import LoraConfig
 
@@ -12,6 +14,11 @@ ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
 # Laid under a recipe: weights that know something already are led gently, an adapter less so.
 WHOLE = {"training": {"learning_rate": 2e-4}}
 ADAPTED = {"training": {"learning_rate": 1e-3}}
+
+
+def laid_under(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's values over what suits all weights, or an adapter."""
+    return overlay(WHOLE if values.get("lora") is None else ADAPTED, values)
 
 
 def _training() -> TrainingOptions:

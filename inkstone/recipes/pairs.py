@@ -123,6 +123,12 @@ def turned(pairs: Sequence[Pair], direction: Direction) -> list[Pair]:
     return both(pairs, [direction])
 
 
+def spread(pairs: Sequence[Pair], directions: Sequence[Direction], most: int) -> list[Pair]:
+    """At most so many of the pairs in all, as many in each direction, taken evenly from all over."""
+    ways = [way for direction in directions if (way := turned(pairs, direction))]
+    return [pair for way in ways for pair in evenly(way, max(1, most // len(ways)))]
+
+
 def _leads(pair: Pair) -> Direction:
     return pair.source_language, pair.target_language
 

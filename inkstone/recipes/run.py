@@ -41,7 +41,7 @@ def recipe_file(given: Path, others: Iterable[str] = ()) -> Path:
     others: what else would have been understood.
     """
     own = sorted(file.stem for file in Path(__file__).parent.glob("*.yaml"))
-    if str(given) in own and not given.exists():
+    if str(given) in own and not given.is_file():
         return Path(__file__).parent / f"{given}.yaml"
     if given.suffix or given.exists() or len(given.parts) > 1:
         return given

@@ -31,7 +31,7 @@ from inkstone.recipes.beginning import (
     refuse_directions,
     settled,
 )
-from inkstone.recipes.pairs import Corpus, Direction, as_words, both, encode, evenly, read_corpus
+from inkstone.recipes.pairs import Corpus, Direction, as_words, both, encode, read_corpus, spread
 from inkstone.recipes.preflight import (
     check_all,
     dropped_findings,
@@ -45,7 +45,7 @@ from inkstone.recipes.preflight import (
 from inkstone.recipes.run import clear, is_begun, kept_recipe, kept_run
 from inkstone.recipes.translator_bundle import finish
 from inkstone.recipes.translator_recipe import TranslateRecipe
-from inkstone.text.bpe_dropout import MERGED
+from inkstone.text.bpe_dropout import MERGED, BpeDropout
 from inkstone.text.template import tags_for
 from inkstone.text.tokenizer import Tokenizer
 
@@ -85,6 +85,7 @@ class Learnt(NamedTuple):
     tokenizer: Tokenizer
     begun: Beginning
     examples: Sequence[Any]
+    feed: Feed
     outcome: Outcome
     foreseen: dict[str, Any]
 
@@ -101,10 +102,10 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
     corpus = read_corpus(recipe)
     directions = _directions(recipe, corpus)
     tokenizer = _tokenizer(recipe, base, corpus, directions, run)
-    pairs = both(corpus.train, directions)
+    pairs = both(corpus.train, directions) if recipe.both_directions else corpus.train
     examples, too_long = encode(tokenizer, pairs, recipe.max_length)
     corpus.dropped["too many tokens"] += too_long
-    valid, _ = encode(tokenizer, evenly(both(corpus.valid, directions), VALIDATED), recipe.max_length)
+    valid, _ = encode(tokenizer, spread(corpus.valid, directions, VALIDATED), recipe.max_length)
     if not examples or not valid:
         raise DataError(
             f"no pair is left to {'train on' if not examples else 'validate with'} after cleaning."
@@ -134,7 +135,7 @@ def learn(recipe: TranslateRecipe, run: Path) -> Learnt:
             fingerprint=_fingerprint(recipe, examples, begun.digest),
             title=recipe.name,
         )
-    return Learnt(recipe, corpus, directions, tokenizer, begun, examples, outcome, foreseen)
+    return Learnt(recipe, corpus, directions, tokenizer, begun, examples, feed, outcome, foreseen)
 
 
 def _feed(
@@ -211,7 +212,10 @@ def _check_options(recipe: TranslateRecipe) -> None:
 
 
 def _check_model(recipe: TranslateRecipe, out: Path) -> None:
-    config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
+    base = opened_base(recipe)
+    if recipe.bpe_dropout and base is not None:
+        BpeDropout(Tokenizer.load(base.path))
+    config = configuration(recipe, base, recipe.vocab_size)
     if recipe.max_length > config.max_positions:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."

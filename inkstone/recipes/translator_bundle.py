@@ -15,7 +15,7 @@ from inkstone.apps.translate import Translator
 from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
-from inkstone.recipes.pairs import Corpus, Direction, both, evenly, turned
+from inkstone.recipes.pairs import Corpus, Direction, spread, turned
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
 from inkstone.recipes.sources import other_files
@@ -23,6 +23,7 @@ from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
     from inkstone.model.bundle import Bundle
     from inkstone.recipes.beginning import Beginning
@@ -39,6 +40,7 @@ def finish(
     tokenizer: Tokenizer,
     begun: Beginning,
     examples: Sequence[Any],
+    feed: Feed,
     outcome: Outcome,
     foreseen: dict[str, Any],
 ) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def finish(
             languages=tuple(description["languages"]),  # type: ignore[arg-type]
             data=_data(recipe, corpus),
             results=tuple(results),
-            training=_training(model, begun, examples, recipe, outcome),
+            training=_training(model, begun, feed, recipe, outcome),
             preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
@@ -117,7 +119,7 @@ def _ship(
     """Export and prove on real sentences of the validation set, taken evenly from every direction."""
     from inkstone.ship.parity import PROBES, SENTENCES, ship_translator
 
-    pairs = evenly(both(corpus.valid, directions), SENTENCES)
+    pairs = spread(corpus.valid, directions, SENTENCES)
     sources = [translation_sources(tokenizer, [p.source], p.target_language)[0] for p in pairs]
     probes = [
         (f"{source}-{target} {number}", translation_sources(tokenizer, [text], target)[0])
@@ -207,16 +209,12 @@ def _data(recipe: TranslateRecipe, corpus: Corpus) -> tuple[Any, ...]:
     return (DataDescription(name, counts, cleaning, recipe.licence, recipe.quotable),)
 
 
-def _training(
-    model: Any, begun: Beginning, examples: Sequence[Any], recipe: TranslateRecipe, outcome: Outcome
-) -> Any:
+def _training(model: Any, begun: Beginning, feed: Feed, recipe: TranslateRecipe, outcome: Outcome) -> Any:
     from inkstone.judge.facts import TrainingFacts
-    from inkstone.learn.data.batches import Plan
     from inkstone.learn.data.shares import steps_of
 
     options = recipe.training
-    plan = Plan(examples, tokens_per_batch=options.tokens_per_batch, seed=options.seed)
-    per_epoch = steps_of(len(plan.epoch(0)), options.accumulate)
+    per_epoch = steps_of(len(feed.epoch(0)), options.accumulate)
     return TrainingFacts(
         seconds=round(outcome.seconds, 1),
         steps=outcome.steps,

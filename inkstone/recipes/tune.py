@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class Task:
 
     kind: the recipe's record. model: builds its model's configuration, to see early that it can be. measure: what the
     values of trials are. fixed: entries that are no part of a space. train: the run, into a folder, with whoever listens.
-    only_trained: whether the run is to be ended with its training.
+    only_trained: whether the run is to be ended with its training. under: the values of a recipe over those that the verb
+    which trains it lays under.
     """
 
     kind: type[Any]
@@ -66,6 +68,7 @@ class Task:
     fixed: tuple[str, ...]
     train: Callable[[Any, Path], float | None]
     only_trained: bool
+    under: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def tune(
     require("torch", "tuning", "train")
     require("optuna", "tuning", "train")
     wanted = _task(task)
-    values = {key: value for key, value in values.items() if key != "out"}
+    values = wanted.under({key: value for key, value in values.items() if key != "out"})
     resolved = build(wanted.kind, values, "recipe")
     space = checked_space(task, values, space_file)
     if trials < 1:
@@ -196,7 +199,8 @@ def rate_of(task: str, values: Mapping[str, Any]) -> RateCurve:
     """
     require("torch", "finding a learning rate", "train")
     wanted = _task(task)
-    recipe = build(wanted.kind, {key: value for key, value in values.items() if key != "out"}, "recipe")
+    values = wanted.under({key: value for key, value in values.items() if key != "out"})
+    recipe = build(wanted.kind, values, "recipe")
     with tempfile.TemporaryDirectory(prefix="inkstone-rate-") as scratch:
         try:
             with listening(_RateFinder()):
@@ -209,7 +213,7 @@ def rate_of(task: str, values: Mapping[str, Any]) -> RateCurve:
 
 
 def _translate() -> Task:
-    from inkstone.recipes.beginning import configuration, opened_base
+    from inkstone.recipes.beginning import configuration, laid_under, opened_base
     from inkstone.recipes.translate import train_translator
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
@@ -223,12 +227,16 @@ def _translate() -> Task:
         (*MEASURED_BY, *TOKENS, *PAIRS),
         train,
         only_trained=True,
+        under=laid_under,
     )
 
 
 def _classify() -> Task:
+    from inkstone.apps.back_translation import back_translation
     from inkstone.model.presets import classifier_config
     from inkstone.recipes.classify import ClassifyRecipe
+
+    rewriting = lru_cache(back_translation)  # what one trial had translated, the next need not
 
     def model(recipe: Any) -> None:
         for architecture in ("transformer", "rnn", "cnn"):
@@ -243,7 +251,6 @@ def _classify() -> Task:
             )
 
     def train(recipe: Any, out: Path) -> float:
-        from inkstone.apps.back_translation import back_translation
         from inkstone.learn.classifier import choose
         from inkstone.learn.first_embeddings import FirstEmbeddings
         from inkstone.learn.labelled import Texts
@@ -261,7 +268,7 @@ def _classify() -> Task:
             multi_label=corpus.multi_label,
             run=out,
             vectors=None if recipe.vectors is None else FirstEmbeddings.read(recipe.vectors),
-            rewrite=back_translation(recipe.options.augment),
+            rewrite=rewriting(recipe.options.augment),
         )
         return max(choice.measures.values())
 
@@ -311,11 +318,16 @@ def _embed() -> Task:
 
 
 def _chat() -> Task:
-    from inkstone.recipes.chat import check, opened, train_chat
-    from inkstone.recipes.chat_recipe import ChatRecipe
+    from inkstone.recipes.chat import check, learn, opened
+    from inkstone.recipes.chat_recipe import ChatRecipe, laid_under
+    from inkstone.recipes.run import kept_run
+    from inkstone.recipes.talks import read_talks
 
     def train(recipe: Any, out: Path) -> None:
-        train_chat(replace(recipe, training=_unrehearsed(recipe.training)), out)
+        recipe = replace(recipe, training=_unrehearsed(recipe.training))
+        taught = opened(recipe)
+        with kept_run("chat", recipe, out) as run:
+            learn(recipe, taught, read_talks(recipe, taught.tokenizer), run)
 
     return Task(
         ChatRecipe,
@@ -324,6 +336,7 @@ def _chat() -> Task:
         (*MEASURED_BY, *TALKS),
         train,
         only_trained=True,
+        under=laid_under,
     )
 
 

@@ -76,6 +76,8 @@ def write_ctranslate2(
 def obstacles(config: ModelConfig) -> list[str]:
     """Why CTranslate2 cannot hold a model of this configuration; empty when it can."""
     problems = []
+    if config.shape == "encoder" and not config.num_encoder_layers:
+        problems.append("num_encoder_layers=0: its encoders have layers")
     if config.prediction_head:
         problems.append("prediction_head=True: an encoder gives states there, no scores over the vocabulary")
     if 0 < config.window < config.max_positions:

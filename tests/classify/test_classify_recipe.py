@@ -200,3 +200,21 @@ def test_trec_trained_from_nothing() -> None:
         sets.append(([row["text"] for row in rows], [row["label"] for row in rows]))
     classifier = Classifier().fit(*sets[0], options=ClassifierOptions(architecture="bag"))
     assert classifier.evaluate(*sets[1])["accuracy"].value >= 0.908
+
+
+def test_what_an_earlier_run_left_in_its_folder_does_not_count(tmp_path: Path) -> None:
+    """The model removed, another is trained in its place: tokenizer and log are its own, the logs of both stay."""
+    import shutil
+
+    first = write_jsonl(tmp_path / "first.jsonl", *english())
+    train_classifier(recipe(first, options=SMALL), tmp_path / "mine")
+    run = tmp_path / "mine.run" / "transformer"
+    lines = len((run / "log.jsonl").read_text("utf-8").splitlines())
+    assert lines and not (run / "checkpoints").exists()
+    shutil.rmtree(tmp_path / "mine")
+    second = write_jsonl(tmp_path / "second.jsonl", *chinese())
+    train_classifier(recipe(second, options=SMALL), tmp_path / "mine")
+    vocabulary = read_json(tmp_path / "mine" / "tokenizer.json")["model"]["vocab"]
+    assert any("\u4e00" <= token[-1] <= "\u9fff" for token in vocabulary)
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    assert steps == sorted(steps) and steps, "of the second run alone"

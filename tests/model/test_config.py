@@ -21,9 +21,10 @@ def test_the_base_preset_is_that_of_attention_is_all_you_need() -> None:
     assert set(PRESETS) == {"bag", "tiny", "small", "base"}
 
 
-def test_only_an_encoder_that_labels_nothing_may_have_no_layers() -> None:
+def test_only_an_encoder_that_predicts_nothing_may_have_no_layers() -> None:
     assert bag(500).num_encoder_layers == 0
-    for wrong in ({"shape": "decoder"}, {"shape": "encoder-decoder"}, {"num_labels": 2}):
+    heads = ({"num_labels": 2}, {"prediction_head": True})
+    for wrong in ({"shape": "decoder"}, {"shape": "encoder-decoder"}, *heads):
         with pytest.raises(ConfigError, match="layers=0 does not go with shape"):
             bag(500, **wrong)  # type: ignore[arg-type]
 

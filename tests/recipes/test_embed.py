@@ -150,6 +150,10 @@ def test_an_encoder_of_no_layers_is_a_mean_of_vectors_of_tokens(tmp_path: Path) 
     assert found["recall_at_1"]["value"] > 0.8 > 0.2 > baseline["bm25"]["recall_at_1"]["value"]
     assert printed["parameters"] == 64 * 460 and printed["engine"] == "onnx-int8"
     assert all(check.passed for check in verify(tmp_path / "bag"))
+    for way, words in (("ct2", "num_encoder_layers=0"), ("hf", "no family known here")):
+        _, err = run("export", str(tmp_path / "bag"), "--to", way, "-o", str(tmp_path / "out"), code=2)
+        assert words in err and "Traceback" not in err, err
+    run("export", str(tmp_path / "bag"), "--to", "onnx", "-o", str(tmp_path / "out"))
     encoder, reader = SentenceEncoder(tmp_path / "bag", threads=1), TextReader.load(tmp_path / "bag")
     table = load_model(tmp_path / "bag").state_dict()["embedding.weight"].numpy()
     for text in ("我看见这只猫。", "They sell two apples. " * 30):

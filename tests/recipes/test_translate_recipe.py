@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from inkstone.ground.errors import ConfigError, DataError, OutputError
 from inkstone.ground.manifest import problems, sha256
 from inkstone.model.bundle import open_bundle
 from inkstone.model.checkpoint import load_model
-from inkstone.recipes.pairs import Corpus, both, encode, read_corpus
+from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus, spread
 from inkstone.recipes.run import run_folder
 from inkstone.recipes.translate import learn, load_recipe, train_translator
 from inkstone.text.tokenizer import Tokenizer
@@ -142,6 +143,25 @@ class TestTheCorpus:
         assert [p.reversed() for p in turned[::2]] == turned[1::2]
         assert both(corpus.valid, [("zh", "en")]) == corpus.valid
         assert both(corpus.valid, [("en", "zh")]) == turned[1::2] and both(corpus.valid, [("de", "en")]) == []
+
+    def test_what_is_looked_at_is_taken_from_every_direction(self, tmp_path: Path) -> None:
+        pairs = self.corpus(tmp_path, made_pairs(600)).train
+        for most in (10, 100, 540):
+            some = spread(pairs, [("zh", "en"), ("en", "zh")], most)
+            assert [pair.target_language for pair in some] == ["en"] * (most // 2) + ["zh"] * (most // 2)
+        assert spread(pairs, [("zh", "en"), ("en", "de")], 10) == evenly(pairs, 10)
+
+    def test_pairs_of_both_ways_are_learnt_as_they_stand(self, tmp_path: Path) -> None:
+        there = write_pairs(tmp_path / "there.tsv", made_pairs(300)[:150])
+        back = tmp_path / "back.tsv"
+        back.write_text("en\tzh\n" + "".join(f"{en}\t{zh}\n" for zh, en in made_pairs(300)[150:]), "utf-8")
+        options = replace(quick_recipe(there).training, preflight="skip", stop_after=1)
+        recipe = replace(quick_recipe(there), data=(str(there), str(back)), training=options)
+        for both_ways, times in ((False, 1), (True, 2)):
+            (tmp_path / str(times)).mkdir()
+            learnt = learn(replace(recipe, both_directions=both_ways), tmp_path / str(times))
+            assert sorted(learnt.directions) == [("en", "zh"), ("zh", "en")]
+            assert len(learnt.examples) == times * len(learnt.corpus.train)
 
     def test_too_long_pairs_are_counted(self, tmp_path: Path, trained: Trained) -> None:
         pairs = self.corpus(tmp_path, made_pairs(250)).train
@@ -267,6 +287,7 @@ def test_words_cut_in_many_ways_teach_something_else_and_repeat(tmp_path: Path, 
         (tmp_path / str(number)).mkdir()
         learnt = learn(one, tmp_path / str(number))
         weights.append(learnt.begun.model.state_dict())
+        assert learnt.outcome.steps == math.ceil(0.2 * len(learnt.feed.epoch(0)))
         assert learnt.outcome.receipt["order"]["by"] == ("Varied" if one.bpe_dropout else "Planned")
     plain, once, again = weights
     assert all(tensor.equal(again[name]) for name, tensor in once.items())

@@ -95,6 +95,19 @@ def test_of_classifiers_whatever_the_architecture(texts: Path, tmp_path: Path, c
     assert all(0 <= one["value"] <= 1 for one in found["trials"])
 
 
+def test_a_trial_begins_from_what_training_would(tmp_path: Path) -> None:
+    """An adapter learns at a higher rate than all weights, in a trial as in `train chat --recipe best.yaml`."""
+    for task, rates in (("chat", (2e-4, 1e-3)), ("translate", (5e-4, 2e-3))):
+        whole, adapter = (
+            tuning.TASKS[task]().under({"base": "x", "data": ["y"], **more})["training"]["learning_rate"]
+            for more in ({}, {"lora": {"rank": 4}})
+        )
+        assert (whole, adapter) == rates
+    given = {"base": "x", "training": {"learning_rate": 0.5}}
+    assert tuning.TASKS["chat"]().under(given)["training"]["learning_rate"] == 0.5
+    assert "training" not in tuning.TASKS["translate"]().under({"data": ["y"]})
+
+
 def test_of_sentence_encoders(tmp_path: Path, capsys: Capture) -> None:
     data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
     given = space(tmp_path, "objective.temperature: [0.05, 0.2]\nvocab_size: [300, 400]")

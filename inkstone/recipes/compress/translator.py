@@ -30,7 +30,7 @@ from inkstone.recipes.compress.trial import (
     shipped,
     write_card,
 )
-from inkstone.recipes.pairs import both, encode, evenly, read_corpus, turned
+from inkstone.recipes.pairs import both, encode, evenly, read_corpus, spread, turned
 from inkstone.recipes.preflight import language_findings
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
@@ -92,7 +92,7 @@ def _material(bundle: Bundle, recipe: CompressRecipe) -> _Material:
         corpus = read_corpus(_as_training(bundle, recipe, directions))
         pairs = [pair for test in corpus.tests.values() for pair in test]
         train, _ = encode(tokenizer, both(corpus.train, directions), LONGEST)
-        valid, _ = encode(tokenizer, evenly(both(corpus.valid, directions), 1000), LONGEST)
+        valid, _ = encode(tokenizer, spread(corpus.valid, directions, 1000), LONGEST)
         if not train or not valid:
             raise DataError("no pair of the data is short enough to learn from.")
     else:
@@ -115,26 +115,37 @@ def _material(bundle: Bundle, recipe: CompressRecipe) -> _Material:
 def _as_training(bundle: Bundle, recipe: CompressRecipe, directions: Sequence[tuple[str, str]]) -> Any:
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
+    source, target = _languages(recipe, directions)
     return TranslateRecipe(
         name=bundle.name,
         data=recipe.data,
         test={"test": recipe.test} if recipe.test else {},
-        source=recipe.source or directions[0][0],
-        target=recipe.target or directions[0][1],
+        source=source,
+        target=target,
         both_directions=len(directions) > 1,
         fields=recipe.fields,
         script=bundle.description.get("script"),
     )
 
 
+def _languages(
+    recipe: CompressRecipe, directions: Sequence[tuple[str, str]]
+) -> tuple[str | None, str | None]:
+    """What the files hold: as they are told, or what a model of two languages must mean; of more the files tell."""
+    if len({frozenset(direction) for direction in directions}) > 1:
+        return recipe.source, recipe.target
+    return recipe.source or directions[0][0], recipe.target or directions[0][1]
+
+
 def _pairs(
     bundle: Bundle, recipe: CompressRecipe, files: Sequence[str], directions: Sequence[tuple[str, str]]
 ) -> list[Pair]:
     """The pairs of files, normalised as the model's training data was."""
+    source, target = _languages(recipe, directions)
     reading = read_pairs(
         list(files),
-        source_language=recipe.source or directions[0][0],
-        target_language=recipe.target or directions[0][1],
+        source_language=source,
+        target_language=target,
         fields=recipe.fields,
     )
     script = bundle.description.get("script")
