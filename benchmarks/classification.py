@@ -8,13 +8,15 @@ TREC and CLINC150 have official tests. MR, Subj, CR and MPQA are ten-fold (the `
 waimai trains on folds 0 to 8 and tests on 9. What is chosen - when to stop, the share kept for what is out of scope - is
 chosen on validation texts: CLINC150's own, elsewhere a tenth of the training texts. Models: bag, cnn (TextCNN), rnn (a
 bidirectional LSTM with attention), transformer; minilm (a linear layer on the optional encoder) and minilm-tuned (the
-encoder trained too); their ensemble is the mean of their probabilities. Beside them TF-IDF and
-a linear SVM trained in the same run, and what Kim (2014) published: CNN-rand from nothing, CNN-non-static with vectors of
-100 billion words of news.
+encoder trained too). An ensemble is the mean of probabilities: "ensemble" of what is trained from nothing,
+"bag+encoder" of the bag and what has the encoder, "all" of all. Beside them TF-IDF and a linear SVM trained in the same
+run, and what Kim (2014) published: CNN-rand from nothing, CNN-non-static with vectors of 100 billion words of news. A
+line says by how much the best column from nothing is above CNN-rand and the SVM, and the best with the encoder above
+CNN-non-static.
 
 With --keep FOLDER the probabilities of every model and fold are kept there, and a run that was stopped goes on. Those of
-the table in docs/journal.md are in benchmarks/kept: `--keep benchmarks/kept` prints it in a minute, any other folder
-computes it anew.
+the table in docs/journal.md are in benchmarks/kept: `kim --models kept --keep benchmarks/kept` prints it in a minute;
+another folder computes it anew.
 """
 
 from __future__ import annotations
@@ -114,6 +116,11 @@ PUBLISHED = {
 MODELS = ("bag", "cnn", "rnn", "transformer", "minilm", "minilm-tuned")
 WITH_ENCODER = ("minilm", "minilm-tuned")
 FROM_NOTHING = ("bag", "cnn", "rnn", "transformer")
+ENSEMBLES = {  # column -> the models whose probabilities are averaged, as far as they are there
+    "ensemble": FROM_NOTHING,
+    "bag+encoder": ("bag", *WITH_ENCODER),
+    "all": MODELS,
+}
 
 
 def sides(part: list[dict[str, object]]) -> tuple[list[str], list[str]]:
@@ -177,6 +184,25 @@ def kept(folder: Path | None, split: str, model: str, seed: int, make: Callable[
     return tables[split]
 
 
+def whole_in(folder: Path, splits: Sequence[Split], seed: int) -> list[str]:
+    """The models of which the folder has every fold of a set."""
+
+    def missing() -> Table:
+        raise LookupError
+
+    found = []
+    for model in MODELS:
+        try:
+            for split in splits:
+                kept(folder, split.name, model, seed, missing)
+        except LookupError:
+            continue
+        found.append(model)
+    if not found:
+        sys.exit(f"{folder} has no model of all folds of {splits[0].name.split('-')[0]}.")
+    return found
+
+
 def answers(tables: Sequence[Table]) -> list[tuple[str, ...]]:
     """The likeliest label of each text by the mean of the probabilities."""
     shares_NC: NDArray[Any] = np.mean([table["probabilities"] for table in tables], axis=0)
@@ -193,11 +219,10 @@ def measured(
         model: kept(folder, split.name, model, seed, partial(trained, split, model, seed)) for model in models
     }
     given = {model: answers([table]) for model, table in tables.items()}
-    members = [tables[model] for model in models if model in FROM_NOTHING]
-    if len(members) > 1:
-        given["ensemble"] = answers(members)
-    if len(members) < len(tables) and len(tables) > 1:
-        given["all"] = answers(list(tables.values()))
+    for column, wanted in ENSEMBLES.items():
+        members = [model for model in models if model in wanted]
+        if len(members) > 1 and (column != "all" or set(members) > set(FROM_NOTHING)):
+            given[column] = answers([tables[model] for model in members])
     given["SVM"] = linear(split)
     gold = [(label,) for label in sides(split.test)[1]]
     outside = next(iter(tables.values()))["out_of_scope"]
@@ -210,15 +235,30 @@ def measured(
     return figures
 
 
+def margins(columns: dict[str, float], bars: dict[str, float]) -> str:
+    """How far the best columns are above what they have to beat."""
+    encoded = {one for one in columns if one in (*WITH_ENCODER, "bag+encoder", "all")}
+    own = {one: value for one, value in columns.items() if one not in {*encoded, "SVM"}}
+    best, beaten = max(own, key=own.__getitem__), max(bars["CNN-rand"], columns["SVM"])
+    said = f"from nothing: {best} {own[best] - beaten:+.2f}"
+    if encoded:
+        best = max(columns, key=columns.__getitem__)
+        said += f"; with the encoder: {best} {columns[best] - bars['CNN-non-static']:+.2f}"
+    return said
+
+
 def print_set(name: str, splits: list[dict[str, dict[str, float]]]) -> None:
     """One set: a line for each measure, and the seconds a model took for one training."""
     for measure in splits[0]["SVM"]:
         columns = {one: float(np.mean([split[one][measure] for split in splits])) for one in splits[0]}
-        if measure == "accuracy":
-            columns |= {title: values[name] for title, values in PUBLISHED.items() if name in values}
+        bars = {title: values[name] for title, values in PUBLISHED.items() if name in values}
+        above = margins(columns, bars) if measure == "accuracy" and bars else ""
+        columns |= bars if measure == "accuracy" else {}
         print(
             f"{name:<10}{measure:<22}" + "  ".join(f"{title} {value:.2f}" for title, value in columns.items())
         )
+        if above:
+            print(f"{'':<10}{'above the bars':<22}{above}")
     seconds = {
         one: float(np.mean([split[one]["seconds"] for split in splits]))
         for one in splits[0]
@@ -237,7 +277,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sets", nargs="*", help=f"of: {', '.join(SETS)}, kim (the first five); default: all")
-    parser.add_argument("--models", nargs="+", default=["bag"], help=f"of: {', '.join(MODELS)}, all")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["bag"],
+        help=f"of: {', '.join(MODELS)}, all; kept: what is whole in --keep",
+    )
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
     parser.add_argument(
         "--keep", type=Path, help="a folder for the probabilities; what is there is not trained again"
@@ -249,7 +294,10 @@ def main() -> None:
         )
     sets = [one for name in asked.sets or SETS for one in (KIM if name == "kim" else (name,))]
     models = list(MODELS) if "all" in asked.models else asked.models
-    for what, given, valid in (("set", sets, tuple(SETS)), ("model", models, MODELS)):
+    if models == ["kept"] and asked.keep is None:
+        sys.exit("--models kept needs --keep FOLDER, where the probabilities are.")
+    known = ("kept",) if models == ["kept"] else MODELS
+    for what, given, valid in (("set", sets, tuple(SETS)), ("model", models, known)):
         unknown = [one for one in given if one not in valid]
         if unknown:
             sys.exit(f"{what} {unknown[0]} is not known. Valid: {', '.join(valid)}.")
@@ -257,7 +305,9 @@ def main() -> None:
     for seed in asked.seed:
         print(f"seed {seed}")
         for name in sets:
-            print_set(name, [measured(split, models, seed, asked.keep) for split in SETS[name](data)])
+            splits = list(SETS[name](data))
+            chosen = whole_in(asked.keep, splits, seed) if models == ["kept"] else models
+            print_set(name, [measured(split, chosen, seed, asked.keep) for split in splits])
 
 
 if __name__ == "__main__":
