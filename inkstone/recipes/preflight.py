@@ -23,6 +23,7 @@ from inkstone.corpus.rules import Settings, held_out_keys, key_of, language, mak
 from inkstone.ground.errors import Collected, DataError, InkstoneError, OutputError
 from inkstone.ground.progress import say
 from inkstone.ground.records import Labelled, Pair, Record
+from inkstone.recipes.run import short_path
 
 R = TypeVar("R")
 SHARE = 0.05  # of the records: a rule that drops more is worth a word
@@ -70,7 +71,7 @@ def length_findings(records: Sequence[Record], what: str) -> list[str]:
     count = sum(size > OUTLIER * usual for size in sizes)
     if not count:
         return []
-    where = f" ({records[longest].origin})" if records[longest].origin else ""
+    where = f" ({short_path(records[longest].origin)})" if records[longest].origin else ""
     return [
         f"length outliers: {count:,} of {len(sizes):,} {what} are more than {OUTLIER} times as long as the median of"
         f" {usual:,.0f} characters; the longest has {sizes[longest]:,}{where}"
@@ -85,7 +86,7 @@ def language_findings(pairs: Sequence[Pair], where: str = "training") -> list[st
     if len(wrong) <= SHARE * len(looked_at):
         return []
     first, reason = wrong[0]
-    place = f"{first.origin}: " if first.origin else ""
+    place = f"{short_path(first.origin)}: " if first.origin else ""
     return [
         f"language: {len(wrong):,} of {len(looked_at):,} {where} pairs looked at are in another language than they claim"
         f" (the first: {place}{reason})"
@@ -130,7 +131,7 @@ def contradictions(records: Sequence[Labelled]) -> list[str]:
         key = key_of(record.text)
         if tuple(sorted(known.setdefault(key, tuple(sorted(record.labels))))) != tuple(sorted(record.labels)):
             seen.add(key)
-            first = first or record.origin
+            first = first or short_path(record.origin)
     if not seen:
         return []
     where = f" (the first: {first})" if first else ""

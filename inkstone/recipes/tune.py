@@ -217,15 +217,12 @@ def _translate() -> Task:
     from inkstone.recipes.translate import train_translator
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
-    def train(recipe: Any, out: Path) -> None:
-        train_translator(replace(recipe, training=_unrehearsed(recipe.training)), out)
-
     return Task(
         TranslateRecipe,
         lambda recipe: configuration(recipe, opened_base(recipe), recipe.vocab_size),
         lambda recipe: str(recipe.training.metric),
         (*MEASURED_BY, *TOKENS, *PAIRS),
-        train,
+        _at_once(train_translator),
         only_trained=True,
         under=laid_under,
     )
@@ -287,15 +284,12 @@ def _pretrain() -> Task:
     from inkstone.recipes.pretrain import configuration, pretrain
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
-    def train(recipe: Any, out: Path) -> None:
-        pretrain(replace(recipe, training=_unrehearsed(recipe.training)), out)
-
     return Task(
         PretrainRecipe,
         lambda recipe: configuration(recipe, COURSES[recipe.objective], recipe.vocab_size),
         lambda recipe: str(recipe.training.metric),
         (*MEASURED_BY, *TOKENS, *DOCUMENTS),
-        train,
+        _at_once(pretrain),
         only_trained=True,
     )
 
@@ -304,15 +298,12 @@ def _embed() -> Task:
     from inkstone.recipes.embed import configuration, opened_base, train_encoder
     from inkstone.recipes.embed_recipe import EmbedRecipe
 
-    def train(recipe: Any, out: Path) -> None:
-        train_encoder(replace(recipe, training=_unrehearsed(recipe.training)), out)
-
     return Task(
         EmbedRecipe,
         lambda recipe: configuration(recipe, opened_base(recipe), recipe.vocab_size),
         lambda recipe: str(recipe.training.metric),
         (*MEASURED_BY, *RELATED),
-        train,
+        _at_once(train_encoder),
         only_trained=True,
     )
 
@@ -347,6 +338,15 @@ TASKS: dict[str, Callable[[], Task]] = {
     "embed": _embed,
     "chat": _chat,
 }
+
+
+def _at_once(run: Callable[[Any, Path], Any]) -> Callable[[Any, Path], None]:
+    """A whole run without its preflight, which whoever listens ends with its training."""
+
+    def train(recipe: Any, out: Path) -> None:
+        run(replace(recipe, training=_unrehearsed(recipe.training)), out)
+
+    return train
 
 
 def _unrehearsed(training: Any) -> Any:

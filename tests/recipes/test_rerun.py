@@ -17,10 +17,12 @@ pytest.importorskip("torch", reason="training needs torch")
 from inkstone.cli import main
 from inkstone.ground.errors import BundleError, ConfigError, DataError
 from inkstone.ground.files import sha256
+from inkstone.ground.records import Labelled, Pair
 from inkstone.learn.loop import TrainingOptions
 from inkstone.learn.token_classifier import TokenOptions
 from inkstone.model.bundle import open_bundle
 from inkstone.recipes.classify import ClassifyRecipe, train_classifier
+from inkstone.recipes.preflight import contradictions, language_findings, length_findings
 from inkstone.recipes.pretrain import pretrain
 from inkstone.recipes.pretrain_recipe import PretrainRecipe
 from inkstone.recipes.receipt import command, digest
@@ -86,6 +88,19 @@ class TestTheReceipt:
     def test_says_nothing_of_where_things_lay(self, trained: Trained) -> None:
         root = str(trained.bundle.parent.parent)
         assert root not in (trained.bundle / "manifest.json").read_text("utf-8")
+
+    def test_findings_in_the_report_name_files_by_folder_and_name(self) -> None:
+        pairs = [
+            Pair(f"Satz {n}", f"sentence {n}", "de", "en", f"/home/me/data/a.tsv:{n}") for n in range(30)
+        ]
+        long = [*pairs, Pair("lang " * 400, "long " * 400, "de", "en", "/home/me/data/a.tsv:31")]
+        wrong = [replace(one, source="Il y a une petite maison blanche dans la rue.") for one in pairs]
+        labelled = [Labelled("a text", (label,), f"/home/me/data/b.tsv:{label}") for label in "12"]
+        found = [*length_findings(long, "pairs"), *language_findings(wrong), *contradictions(labelled)]
+        assert len(found) == 3
+        assert all("/home" not in one and ("data/a.tsv:" in one or "data/b.tsv:" in one) for one in found), (
+            found
+        )
 
     def test_of_a_run_that_was_killed_is_that_of_one_that_was_not(
         self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
