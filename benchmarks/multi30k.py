@@ -1,7 +1,7 @@
 """Multi30k by the committed recipes: BLEU on test_2016, time, tokens/s, memory.
 
     INKSTONE_DATA=... python benchmarks/multi30k.py                  # English to German: about 20 minutes on two cores
-    INKSTONE_DATA=... python benchmarks/multi30k.py --seeds 1 2 3    # the same with three seeds, and their spread
+    INKSTONE_DATA=... python benchmarks/multi30k.py --seeds 1 2 3    # three seeds: spread, and the three as one model
     INKSTONE_DATA=... python benchmarks/multi30k.py --recipe multi30k-all   # twelve directions in one model
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3         # twice as long: the second run is killed three times
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --set training.epochs=1
@@ -26,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 INKSTONE = str(Path(sys.executable).parent / "inkstone")
 
@@ -87,6 +89,26 @@ def spread(results: list[dict[str, Any]]) -> None:
         print(f"{name}: BLEU over {len(scores)} seeds {mean:.2f}, standard deviation {apart:.2f}")
 
 
+def together(bundles: list[Path]) -> None:
+    """What the models of all seeds say as one, file by file of the test sets; the parameters of all together."""
+    first, *others = bundles
+    run = first.with_name(first.name + ".run")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["recipe"]
+    beside = [word for other in others for word in ("--beside", str(other))]
+    reports = [json.loads((bundle / "report.json").read_text(encoding="utf-8")) for bundle in bundles]
+    millions = sum(report["training"]["parameters"] for report in reports) / 1e6
+    for name, files in recipe["test"].items():
+        for file in files:
+            command = [INKSTONE, "evaluate", str(first), *beside, "--data", file, "--json"]
+            command += ["--tokenize", recipe["bleu"]] if recipe["bleu"] else []
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            bleu = found["metrics"]["bleu"]
+            print(
+                f"{name}, {found['direction']}: the {len(bundles)} as one ({millions:.1f} million parameters), "
+                f"BLEU {bleu['value']:.2f} ({bleu['low']:.2f}-{bleu['high']:.2f})"
+            )
+
+
 def weights(bundle: Path) -> str:
     """The sha256 of the trained weights."""
     return hashlib.sha256((bundle / "model.safetensors").read_bytes()).hexdigest()
@@ -113,14 +135,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = asked.whole or Path(folder) / "whole", Path(folder) / "killed"
         if asked.whole is None:
-            results = []
+            results, places = [], []
             for seed in asked.seeds[1:] + asked.seeds[:1] or [None]:
                 place = whole if seed in (None, *asked.seeds[:1]) else Path(folder) / f"seed-{seed}"
                 result, seconds = train(place, [*settings, *seeded(seed)])
                 print("" if seed is None else f"seed {seed}")
                 show(result, seconds)
                 results.append(result)
+                places.append(place)
             spread(results)
+            if len(results) > 1:
+                together(places)
         if asked.kill:
             usual = json.loads((whole / "report.json").read_text(encoding="utf-8"))["training"]["seconds"]
             train_killed(killed, [*settings, *seeded(*asked.seeds[:1])], asked.kill, usual, asked.seed)

@@ -22,6 +22,10 @@ def evaluate(
     data: Annotated[
         list[Path], typer.Option("--data", help="Test data the model has not seen. May be repeated.")
     ],
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model that answers together with it, as one. May be repeated."),
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="Another model to compare with, on the same data.")
     ] = None,
@@ -69,7 +73,7 @@ def evaluate(
                 tasks[title] = bar.add_task(title, total=total)
             bar.update(tasks[title], completed=done)  # type: ignore[arg-type]
 
-        found = run(model, data, against=against, options=options, progress=progress)
+        found = run(model, data, beside=beside or [], against=against, options=options, progress=progress)
     if as_json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
         return

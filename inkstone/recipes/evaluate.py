@@ -19,7 +19,7 @@ import numpy as np
 
 from inkstone.corpus.read import Reading, read_documents, read_labelled, read_pairs
 from inkstone.corpus.related import read_related
-from inkstone.ground.errors import DataError
+from inkstone.ground.errors import ConfigError, DataError
 from inkstone.ground.records import Document, Labelled, Pair, Related
 from inkstone.judge.compare import PRIMARY, Comparison, compare
 from inkstone.judge.evaluate import label_tallies, measure, signatures, translation_tallies
@@ -98,33 +98,58 @@ class Options:
     resamples: int = RESAMPLES
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What answers: a bundle, alone or with others beside it as one model."""
+
+    bundle: Bundle
+    beside: tuple[Bundle, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name; of several, all names."""
+        return " + ".join(one.name for one in (self.bundle, *self.beside))
+
+    @property
+    def beside_paths(self) -> tuple[Path, ...]:
+        """The folders of the others."""
+        return tuple(one.path for one in self.beside)
+
+
 def evaluate(
     model: str | Path,
     data: Sequence[str | Path],
     *,
+    beside: Sequence[str | Path] = (),
     against: str | Path | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a bundle on data files, alone or against another bundle of the same task.
+    """Measure a bundle on data files, alone or with others beside it as one model, or against another of the same task.
 
-    Raises BundleError for models that cannot be used, DataError for data that does not fit the task.
+    beside: of translators and classifiers, as `Translator` and `Classifier` take them. Raises BundleError for models that
+    cannot be used, ConfigError for those that do not go together, DataError for data that does not fit the task.
     """
     options = options or Options()
     bundle = open_bundle(model)
-    rival = open_bundle(against, task=bundle.task) if against is not None else None
+    if beside and bundle.task not in ("translate", "classify"):
+        raise ConfigError(
+            f"{bundle.name} is of task {bundle.task}: only translators and classifiers answer as several."
+        )
+    measured = Side(bundle, tuple(open_bundle(one, task=bundle.task) for one in beside))
+    rival = Side(open_bundle(against, task=bundle.task)) if against is not None else None
     steps = {
         "translate": _translations,
         "classify": _labels,
         "language-model": _documents,
         "embed": _related,
     }
-    return steps[bundle.task](bundle, rival, data, options, progress)
+    return steps[bundle.task](measured, rival, data, options, progress)
 
 
 def _translations(
-    bundle: Bundle,
-    rival: Bundle | None,
+    side: Side,
+    rival: Side | None,
     data: Sequence[str | Path],
     options: Options,
     progress: Progress | None,
@@ -141,10 +166,10 @@ def _translations(
     references = [pair.target for pair in pairs]
     sources = [pair.source for pair in pairs]
 
-    def answer(one: Bundle) -> tuple[dict[str, Tally], float]:
+    def answer(one: Side) -> tuple[dict[str, Tally], float]:
         from inkstone.apps.translate import Translator
 
-        translator = Translator(one.path)
+        translator = Translator(one.bundle.path, beside=one.beside_paths)
         start = time.perf_counter()
         hypotheses = in_pieces(
             lambda texts: [
@@ -161,7 +186,7 @@ def _translations(
         return tallies, time.perf_counter() - start
 
     notes = language_findings(pairs, "test")
-    return _evaluation(bundle, rival, answer, reading, options, direction=f"{source}-{target}", notes=notes)
+    return _evaluation(side, rival, answer, reading, options, direction=f"{source}-{target}", notes=notes)
 
 
 def _search(options: Options) -> Any:
@@ -173,8 +198,8 @@ def _search(options: Options) -> Any:
 
 
 def _labels(
-    bundle: Bundle,
-    rival: Bundle | None,
+    side: Side,
+    rival: Side | None,
     data: Sequence[str | Path],
     options: Options,
     progress: Progress | None,
@@ -182,15 +207,15 @@ def _labels(
     reading = read_labelled(data, fields=options.fields, strict=options.strict)
     records = list(reading)
     gold = [record.labels for record in records]
-    several = any(one.description.get("multi_label") for one in (bundle, rival) if one is not None) or any(
-        len(row) != 1 for row in gold
-    )
-    outside = bundle.description.get("out_of_scope")
+    several = any(
+        one.bundle.description.get("multi_label") for one in (side, rival) if one is not None
+    ) or any(len(row) != 1 for row in gold)
+    outside = side.bundle.description.get("out_of_scope")
 
-    def answer(one: Bundle) -> tuple[dict[str, Tally], float]:
+    def answer(one: Side) -> tuple[dict[str, Tally], float]:
         from inkstone.apps.classify import Classifier
 
-        classifier = Classifier(one.path)
+        classifier = Classifier(one.bundle.path, beside=one.beside_paths)
         start = time.perf_counter()
         predicted = in_pieces(
             lambda texts: [found.labels for found in classifier.predict(texts)],
@@ -201,13 +226,13 @@ def _labels(
         tallies = label_tallies(gold, predicted, out_of_scope=outside, multi_label=several)
         return tallies, time.perf_counter() - start
 
-    notes = unknown_labels(bundle, records)
-    return _evaluation(bundle, rival, answer, reading, options, notes=notes)
+    notes = unknown_labels(side.bundle, records)
+    return _evaluation(side, rival, answer, reading, options, notes=notes)
 
 
 def _documents(
-    bundle: Bundle,
-    rival: Bundle | None,
+    side: Side,
+    rival: Side | None,
     data: Sequence[str | Path],
     options: Options,
     progress: Progress | None,
@@ -217,21 +242,23 @@ def _documents(
     if not documents:
         raise DataError("the data holds no document to measure on.")
 
-    def answer(one: Bundle) -> tuple[dict[str, Tally], float]:
+    def answer(one: Side) -> tuple[dict[str, Tally], float]:
         from inkstone.apps.language_model import LanguageModel
 
-        model = LanguageModel(one.path)
-        texts = [normalize(document.text, script=one.description.get("script")) for document in documents]
+        model = LanguageModel(one.bundle.path)
+        texts = [
+            normalize(document.text, script=one.bundle.description.get("script")) for document in documents
+        ]
         start = time.perf_counter()
         found = in_pieces(model.log_probabilities, texts, f"{one.name} reads", progress)
         return foresight_tallies(texts, found), time.perf_counter() - start
 
-    return _evaluation(bundle, rival, answer, reading, options)
+    return _evaluation(side, rival, answer, reading, options)
 
 
 def _related(
-    bundle: Bundle,
-    rival: Bundle | None,
+    side: Side,
+    rival: Side | None,
     data: Sequence[str | Path],
     options: Options,
     progress: Progress | None,
@@ -239,10 +266,10 @@ def _related(
     reading = read_related(data, fields=options.fields, strict=options.strict)
     sought = Retrieval.of(list(reading))
 
-    def answer(one: Bundle) -> tuple[dict[str, Tally], float]:
+    def answer(one: Side) -> tuple[dict[str, Tally], float]:
         from inkstone.apps.embed import SentenceEncoder
 
-        encoder = SentenceEncoder(one.path)
+        encoder = SentenceEncoder(one.bundle.path)
         start = time.perf_counter()
         texts = [*sought.queries, *sought.candidates]
         vectors_ND = np.stack(
@@ -252,13 +279,13 @@ def _related(
         return sought.tallies(scores_QN), time.perf_counter() - start
 
     note = f"each source looks for its target among {len(sought.candidates):,}"
-    return _evaluation(bundle, rival, answer, reading, options, notes=(note,))
+    return _evaluation(side, rival, answer, reading, options, notes=(note,))
 
 
 def _evaluation(
-    bundle: Bundle,
-    rival: Bundle | None,
-    answer: Callable[[Bundle], tuple[dict[str, Tally], float]],
+    side: Side,
+    rival: Side | None,
+    answer: Callable[[Side], tuple[dict[str, Tally], float]],
     reading: Reading[Pair] | Reading[Labelled] | Reading[Document] | Reading[Related],
     options: Options,
     *,
@@ -266,7 +293,7 @@ def _evaluation(
     notes: Sequence[str] = (),
 ) -> Evaluation:
     """Let the models answer, measure both with the same resamples, and compare."""
-    tallies, seconds = answer(bundle)
+    tallies, seconds = answer(side)
     against: dict[str, Measured] | None = None
     comparison: Comparison | None = None
     if rival is not None:
@@ -275,7 +302,7 @@ def _evaluation(
         comparison = compare(
             tallies,
             others,
-            primary=PRIMARY[bundle.task],
+            primary=PRIMARY[side.bundle.task],
             rng=np.random.default_rng(options.seed),
             resamples=options.resamples,
         )
@@ -283,8 +310,8 @@ def _evaluation(
         first = f"; the first: {reading.problems[0]}" if reading.problems else ""
         notes = (*notes, f"{reading.problem_count:,} lines of the data could not be used{first}.")
     return Evaluation(
-        task=bundle.task,
-        model=bundle.name,
+        task=side.bundle.task,
+        model=side.name,
         n=len(next(iter(tallies.values()))),
         metrics=measure(tallies, rng=np.random.default_rng(options.seed), resamples=options.resamples),
         signatures=signatures(tallies),

@@ -66,3 +66,21 @@ def test_on_the_command_line(bundles: tuple[Path, Path], capsys: pytest.CaptureF
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == "one + two"
     assert [row["label"] for row in found["results"]] == ["weather", "music"]
+
+
+def test_together_they_are_measured(
+    bundles: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, labels = english()
+    data = tmp_path / "data.jsonl"
+    data.write_text(
+        "".join(json.dumps({"text": t, "label": one}) + "\n" for t, one in zip(texts, labels, strict=True)),
+        "utf-8",
+    )
+    one, two = map(str, bundles)
+    assert main(["evaluate", one, "--beside", two, "--data", str(data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    both = Classifier(one, beside=[two]).predict(texts)
+    right = sum(found.label == label for found, label in zip(both, labels, strict=True))
+    assert found["model"] == "one + two"
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(right / len(texts))

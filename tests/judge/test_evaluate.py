@@ -35,10 +35,10 @@ class Classification:
 
 
 class FakeTranslator:
-    """Knows the sentences by heart; the model called "worse" says "dogs" in every other one."""
+    """Knows the sentences by heart; the model called "worse" says "dogs" in every other one, unless it has company."""
 
-    def __init__(self, bundle: Path) -> None:
-        self.worse = bundle.name == "worse"
+    def __init__(self, bundle: Path, beside: Sequence[Path] = ()) -> None:
+        self.worse = bundle.name == "worse" and not beside
 
     def translate(
         self, texts: Sequence[str], *, to: str | None = None, source: str | None = None, options: Any = None
@@ -51,10 +51,10 @@ class FakeTranslator:
 
 
 class FakeClassifier:
-    """Labels a review by its first word; the model called "worse" takes every bad one for good."""
+    """Labels a review by its first word; the model called "worse" takes bad for good, unless it has company."""
 
-    def __init__(self, bundle: Path) -> None:
-        self.worse = bundle.name == "worse"
+    def __init__(self, bundle: Path, beside: Sequence[Path] = ()) -> None:
+        self.worse = bundle.name == "worse" and not beside
 
     def predict(self, texts: Sequence[str]) -> list[Classification]:
         words = [text.split()[0] for text in texts]
@@ -75,6 +75,8 @@ def make_bundle(path: Path, task: str) -> Path:
         description |= {"directions": [["en", "de"], ["de", "en"]]}
     if task == "classify":
         description |= {"labels": ["good", "bad", "strange"], "multi_label": False, "out_of_scope": "strange"}
+    if task == "embed":
+        description |= {"dimensions": [4]}
     with new_bundle(path, description, {}):
         pass
     return path
@@ -109,6 +111,32 @@ def test_a_translator_is_measured(translator: Path, pairs: Path) -> None:
     value = found.as_json()
     assert (value["against"], value["difference"], value["verdict"]) == (None, None, None)
     assert value["metrics"]["chrf"].keys() == {"value", "low", "high"}
+
+
+@pytest.mark.parametrize("task", ["translate", "classify"])
+def test_several_models_are_measured_as_one(task: str, pairs: Path, reviews: Path, tmp_path: Path) -> None:
+    worse, better = (make_bundle(tmp_path / name, task) for name in ("worse", "better"))
+    data = pairs if task == "translate" else reviews
+    found = evaluate(worse, [data], beside=[better], against=worse)
+    assert (found.model, found.against_model, found.n) == (
+        "worse + better",
+        "worse",
+        evaluate(better, [data]).n,
+    )
+    assert found.metrics == evaluate(better, [data]).metrics
+    assert found.against == evaluate(worse, [data]).metrics  # the rival answers alone
+    assert found.comparison is not None
+    assert found.comparison.verdict == "promote"
+
+
+def test_other_tasks_have_no_several(tmp_path: Path, pairs: Path) -> None:
+    encoder = make_bundle(tmp_path / "encoder", "embed")
+    with pytest.raises(
+        ConfigError, match="encoder is of task embed: only translators and classifiers answer"
+    ):
+        evaluate(encoder, [pairs], beside=[encoder])
+    with pytest.raises(BundleError, match="task"):
+        evaluate(make_bundle(tmp_path / "t", "translate"), [pairs], beside=[encoder])
 
 
 def test_two_translators_are_compared_on_the_same_sentences(translator: Path, pairs: Path) -> None:
