@@ -10,7 +10,6 @@ by length there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +21,13 @@ from inkstone.ground.manifest import read_json
 from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.text.language import detect
 from inkstone.text.normalize import Script, normalize
-from inkstone.text.sentences import split_sentences
+from inkstone.text.pieces import packed
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
 Direction = tuple[str, str]
-_CLAUSE = re.compile(r"(?<=[,;:，；：、])")
 MOST_THREADS = 256
-_SPACELESS = ("zh", "ja", "th")
+SPACELESS = ("zh", "ja", "th")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,39 +174,8 @@ class Translator:
         for line_number, line in enumerate(text.split("\n")):
             clean = normalize(line, script=self.script).strip()
             if clean:
-                for part in self._packed(clean):
+                for part in packed(clean, self._length, self.comfortable, 2 * self.comfortable):
                     yield _Piece(number, line_number, part, target)
-
-    def _packed(self, line: str) -> list[str]:
-        """A line in parts of at most a comfortable number of tokens, each as many whole sentences as fit."""
-        if self._length(line) <= self.comfortable:
-            return [line]
-        parts: list[str] = []
-        for sentence in self._small_enough(split_sentences(line)):
-            if parts and self._length(parts[-1] + sentence) <= self.comfortable:
-                parts[-1] += sentence
-            else:
-                parts.append(sentence)
-        return [part.strip() for part in parts if part.strip()]
-
-    def _small_enough(self, sentences: Sequence[str]) -> Iterator[str]:
-        """Sentences, the over-long ones split at commas, then in the middle: twice the comfortable length goes."""
-        for sentence in sentences:
-            if self._length(sentence) <= 2 * self.comfortable:
-                yield sentence
-                continue
-            for clause in _CLAUSE.split(sentence):
-                yield from self._halved(clause)
-
-    def _halved(self, text: str) -> Iterator[str]:
-        if self._length(text) <= 2 * self.comfortable or len(text) < 2:
-            yield text
-            return
-        middle = len(text) // 2
-        space = text.find(" ", middle)
-        cut = space + 1 if 0 <= space < len(text) - 1 else middle
-        yield from self._halved(text[:cut])
-        yield from self._halved(text[cut:])
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer.encode(text))
@@ -228,7 +195,7 @@ class Translator:
         """Put the best (and the second best, …) hypotheses of a text's pieces together again, line by line."""
         count = min((len(hypotheses) for _, hypotheses in found), default=1)
         whole: list[str] = []
-        joint = "" if direction[1] in _SPACELESS else " "
+        joint = "" if direction[1] in SPACELESS else " "
         for rank in range(count):
             lines = [""] * (text.count("\n") + 1)
             decoded = self.tokenizer.decode_batch([hypotheses[rank].ids for _, hypotheses in found])

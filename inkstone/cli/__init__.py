@@ -25,10 +25,15 @@ from inkstone.ground.processes import leads, world
 # verb: (module, attribute, help). A verb whose attribute is `app` has sub-commands.
 VERBS: dict[str, tuple[str, str, str]] = {
     "translate": ("translate", "translate", "Translate texts or files."),
+    "summarize": ("summarize", "summarize", "Say in short what documents say."),
     "classify": ("classify", "classify", "Label texts."),
     "generate": ("generate", "generate", "Go on with a text, as a language model would."),
     "embed": ("embed", "embed", "Give texts vectors: what means the same lies close."),
-    "train": ("train", "app", "Train a translator, a classifier or a sentence encoder on your own data."),
+    "train": (
+        "train",
+        "app",
+        "Train a model on your own data: to translate, summarise, classify, chat or embed.",
+    ),
     "pretrain": ("pretrain", "pretrain", "Train a language model on your own documents."),
     "tune": ("tune", "tune", "Search for a better recipe, or a learning rate."),
     "pull": ("pull", "pull", "Bring a public checkpoint here, checked."),

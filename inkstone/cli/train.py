@@ -12,10 +12,12 @@ from inkstone.cli.chat import resume_chat, train_chat
 from inkstone.cli.classify import train_classify
 from inkstone.cli.corpus import named_tests, parse_fields
 from inkstone.cli.embed import resume_embed, train_embed
+from inkstone.cli.summarize import resume_summarize, train_summarize
 from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
 from inkstone.ground.errors import ConfigError, not_known
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("summarize")(train_summarize)
 app.command("classify")(train_classify)
 app.command("embed")(train_embed)
 app.command("chat")(train_chat)
@@ -23,7 +25,7 @@ app.command("chat")(train_chat)
 
 @app.callback()
 def prepare() -> None:
-    """Train a translator, a classifier or a sentence encoder on your own data."""
+    """Train a translator, a summariser, a classifier, a chat model or a sentence encoder on your own data."""
     # Threads that wait for work must sleep, not spin: on a busy machine spinning slows everything ten-fold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -74,7 +76,7 @@ def train_translate(
     """Train a translator from pairs of sentences."""
     from inkstone.cli import recipe_of, recipe_values, training_manner
     from inkstone.recipes.beginning import laid_under
-    from inkstone.recipes.translate import check
+    from inkstone.recipes.sequences import check
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
     given: dict[str, Any] = {
@@ -114,6 +116,7 @@ def resume(
     task = read_yaml(run / "recipe.yaml").get("task")
     tasks = {
         "translate": _resume_translator,
+        "summarize": resume_summarize,
         "classify": _resume_classifier,
         "pretrain": _resume_language_model,
         "embed": resume_embed,

@@ -25,7 +25,8 @@ def tune(
     what: Annotated[
         str,
         typer.Argument(
-            help="translate, classify, pretrain, embed or chat; or a recipe in YAML.", metavar="TASK|RECIPE"
+            help="translate, summarize, classify, pretrain, embed or chat; or a recipe in YAML.",
+            metavar="TASK|RECIPE",
         ),
     ],
     space: Annotated[

@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from inkstone.corpus.lines import Head, Problem, Report, count_lines, look, read_lines
 from inkstone.corpus.tables import LINE, Row, Table, open_table
 from inkstone.ground.errors import ConfigError, DataError, not_known
-from inkstone.ground.records import Conversation, Document, Labelled, Pair, Related
+from inkstone.ground.records import Conversation, Document, Labelled, Pair, Related, Summarized
 from inkstone.text.language import UNDETERMINED, checked_code, detect, language_code
 
 KEPT_PROBLEMS = 1000  # listed one by one; beyond that they are only counted
@@ -36,7 +36,7 @@ _SAMPLE = 60
 _BRACES = re.compile(r"\{([A-Za-z_-]+),([A-Za-z_-]+)\}")
 # Column names that are language codes and, much more often, something else.
 AMBIGUOUS = frozenset({"id", "no", "is", "as", "to", "or", "am", "so", "se", "be", "my", "it"})
-R = TypeVar("R", Pair, Labelled, Document, Related, Conversation)
+R = TypeVar("R", Pair, Labelled, Document, Related, Summarized, Conversation)
 
 
 @dataclass(slots=True)

@@ -53,6 +53,16 @@ class Related:
 
 
 @dataclass(frozen=True, slots=True)
+class Summarized:
+    """A document and summaries of it, each as good as the others; language is that of all."""
+
+    document: str
+    summaries: tuple[str, ...]
+    language: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """What was said in turn, in the OpenAI form: role and content (or tool_calls) of each message."""
 

@@ -7,6 +7,7 @@ report card shows, beside the model,
 - for translation: *copy*, the source itself (names, numbers and code make its score surprisingly high on
   technical text), and *dictionary*, word by word with the most likely translation of each word under IBM
   Model 1 (Brown et al., 1993), learnt from the training pairs;
+- for summaries: *lead*, the first sentence, which in news and abstracts says much of what there is to say;
 - for classification: *majority*, the most frequent label set, and *tfidf-linear*, TF-IDF weights of words and
   word pairs (of 1 to 3 character grams for Chinese and Japanese) under a linear support vector machine with
   C = 1. This one is strong: on a few thousand short texts a network has to work to beat it.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from inkstone.ground.errors import DataError, require
 from inkstone.ground.records import Pair
 from inkstone.text.segment import words
+from inkstone.text.sentences import split_sentences
 
 Labels = Sequence[tuple[str, ...]]
 Words = Callable[[str], list[str]]
@@ -39,6 +41,11 @@ _MAX_LINKS = 12_000_000  # possible word links: about 1 GB while the dictionary 
 def copy_source(sources: Sequence[str]) -> list[str]:
     """The translation that leaves everything as it is."""
     return list(sources)
+
+
+def lead(documents: Sequence[str]) -> list[str]:
+    """The summary that is the document's first sentence."""
+    return [next((one.strip() for one in split_sentences(text) if one.strip()), "") for text in documents]
 
 
 class WordDictionary:

@@ -28,6 +28,7 @@ LEVEL = 0.05
 # The metric that decides, by task; what else is measured can only veto.
 PRIMARY = {
     "translate": "bleu",
+    "summarize": "rougeL",
     "classify": "accuracy",
     "language-model": "bits_per_byte",
     "embed": "mrr",

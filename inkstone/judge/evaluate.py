@@ -20,6 +20,7 @@ from inkstone.metrics.classification import (
     micro_f1,
     out_of_scope_recall,
 )
+from inkstone.metrics.rouge import rouge
 from inkstone.metrics.statistics import CONFIDENCE, RESAMPLES, Measured, Tally, bootstrap
 from inkstone.metrics.text import Tokenize, bleu, chrf, tokenize_for
 
@@ -38,6 +39,11 @@ def translation_tallies(
         "bleu": bleu(hypotheses, references, tokenize=tokenize or tokenize_for(target_language)),
         "chrf": chrf(hypotheses, references),
     }
+
+
+def summary_tallies(summaries: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Tally]:
+    """ROUGE-1, ROUGE-2 and ROUGE-L, the best of each example's references counting."""
+    return rouge(summaries, references)
 
 
 def label_tallies(
@@ -91,6 +97,13 @@ def judge_translations(
     """BLEU and chrF of translations into `target_language`, 0 to 100, each with its 95 % interval."""
     tallies = translation_tallies(hypotheses, references, target_language=target_language, tokenize=tokenize)
     return measure(tallies, rng=rng, slices=slices, resamples=resamples)
+
+
+def judge_summaries(
+    summaries: Sequence[str], references: Sequence[Sequence[str]], *, rng: np.random.Generator
+) -> dict[str, Measured]:
+    """ROUGE of summaries, 0 to 100, each with its 95 % interval."""
+    return measure(summary_tallies(summaries, references), rng=rng)
 
 
 def judge_labels(

@@ -16,6 +16,10 @@ from inkstone.metrics.statistics import Measured
 METRICS = {
     "bleu": ("BLEU", False),
     "chrf": ("chrF", False),
+    "rouge1": ("ROUGE-1", False),
+    "rouge2": ("ROUGE-2", False),
+    "rougeL": ("ROUGE-L", False),
+    "token_accuracy": ("token accuracy", True),
     "accuracy": ("accuracy", True),
     "macro_f1": ("macro-F1", True),
     "micro_f1": ("micro-F1", True),

@@ -42,6 +42,7 @@ CURVE_FILE, JSON_FILE, CARD_FILE = "learning_curve.png", "report.json", "README.
 
 _PURPOSE = {
     "translate": "Translates between {languages}.",
+    "summarize": "Writes summaries of {languages} texts.",
     "classify": "Sorts {languages} texts into {labels} classes.",
     "embed": "Gives {languages} texts vectors: what belongs together lies close.",
     "language-model": "Knows how {languages} texts go, from reading them.",
@@ -57,6 +58,7 @@ _LANGUAGES = {
 _BASELINES = {
     "copy": "copying the input",
     "dictionary": "word-by-word dictionary",
+    "lead": "the first sentence",
     "majority": "always the most frequent label",
     "tfidf-linear": "TF-IDF and a linear classifier",
     "before": "the model it began with",
@@ -214,7 +216,7 @@ def _results(card: ReportCard) -> Iterator[str]:
 def _which_is_better(card: ReportCard) -> str:
     falling = [name for result in card.results for name in result.metrics if name in FALLING]
     if not falling:
-        return "Higher is better everywhere; BLEU and chrF run from 0 to 100."
+        return "Higher is better everywhere; BLEU, chrF and ROUGE run from 0 to 100."
     named = ", ".join(metric_title(name) for name in dict.fromkeys(falling))
     return f"Lower is better for {named}."
 

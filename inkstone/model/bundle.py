@@ -27,8 +27,8 @@ DESCRIPTION = "inkstone.json"
 BUNDLED = Path(__file__).parent.parent / "bundles"  # the models that come with Inkstone
 
 LANGUAGE_MODELS = ("causal", "masked", "span")  # what a language model was trained to foresee
-Task = Literal["translate", "classify", "language-model", "embed"]
-TASKS: tuple[Task, ...] = ("translate", "classify", "language-model", "embed")
+Task = Literal["translate", "summarize", "classify", "language-model", "embed"]
+TASKS: tuple[Task, ...] = ("translate", "summarize", "classify", "language-model", "embed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _description_problems(description: Mapping[str, Any]) -> list[str]:
             problems.append(not_known("objective", description.get("objective"), LANGUAGE_MODELS))
         if "block" not in description:
             problems.append("block is missing")
-    for field in ("comfortable_tokens", "beam_size", "block"):
+    for field in ("comfortable_tokens", "max_tokens", "beam_size", "block"):
         if not isinstance(value := description.get(field, 1), int) or value < 1:
             problems.append(f"{field}={value!r} must be a whole number above 0")
     return problems

@@ -1,8 +1,8 @@
-"""What a translator's training begins with.
+"""What the training of a translator or a summariser begins with.
 
     nothing given    a new model of the recipe's architecture and size
     vectors          the same, its embedding begun with word vectors
-    base             the weights and the tokenizer of a translator, all of which learn on (fine-tuning)
+    base             the weights and the tokenizer of one, all of which learn on (fine-tuning)
     base and lora    an adapter beside these weights learns, and nothing else; the bundle gets weights with it merged in,
                      and the adapter itself in `adapter/`, in PEFT's format, for an engine that switches adapters
 
@@ -34,7 +34,7 @@ from inkstone.model.presets import translator_config
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from inkstone.recipes.translator_recipe import TranslateRecipe
+    from inkstone.recipes.sequence_recipe import SequenceRecipe
 
 ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
 DECIDED = ("architecture", "family", "size", "tokenizer", "vocab_size")  # by the base
@@ -51,8 +51,8 @@ def laid_under(values: Mapping[str, Any]) -> dict[str, Any]:
     return overlay(FINE_TUNING if values.get("lora") is None else FINE_TUNING_LORA, values)
 
 
-def opened_base(recipe: TranslateRecipe) -> Bundle | None:
-    """The translator that the recipe begins with, if any.
+def opened_base(recipe: SequenceRecipe) -> Bundle | None:
+    """The model that the recipe begins with, if any.
 
     Raises BundleError for what is none, ConfigError for options that go against what it decides.
     """
@@ -65,9 +65,9 @@ def opened_base(recipe: TranslateRecipe) -> Bundle | None:
     if is_foreign(Path(recipe.base)):
         raise ConfigError(
             f"base={recipe.base} is a checkpoint of another program, whose tokenizer is not ours. "
-            "Give a translator that `inkstone train translate` made, or the name of a bundled one."
+            f"Give a model that `inkstone train {recipe.task}` made, or the name of a bundled one."
         )
-    bundle = open_bundle(recipe.base, task="translate")
+    bundle = open_bundle(recipe.base, task=recipe.task)
     defaults = {one.name: one.default for one in fields(recipe)}
     given = [f"{name}={getattr(recipe, name)}" for name in DECIDED if getattr(recipe, name) != defaults[name]]
     given += [f"model.{name}={value}" for name, value in recipe.model.items() if name not in DROPOUTS]
@@ -82,27 +82,28 @@ def opened_base(recipe: TranslateRecipe) -> Bundle | None:
     return bundle
 
 
-def configuration(recipe: TranslateRecipe, base: Bundle | None, vocab_size: int) -> Any:
+def configuration(recipe: SequenceRecipe, base: Bundle | None, vocab_size: int) -> Any:
     """The configuration of the model that will learn."""
     if base is None:
         return translator_config(recipe.architecture, recipe.size, vocab_size, recipe.model, recipe.family)
     return replace(read_config(base.path), **recipe.model)
 
 
-def settled(recipe: TranslateRecipe, base: Bundle | None) -> TranslateRecipe:
+def settled(recipe: SequenceRecipe, base: Bundle | None) -> SequenceRecipe:
     """The recipe with what the base decides about the reading of texts."""
     return recipe if base is None else replace(recipe, script=base.description.get("script"))
 
 
 def refuse_directions(base: Bundle, directions: Sequence[tuple[str, str]]) -> None:
     """Raise ConfigError for directions that the base has not learnt: its tokenizer has no tag for them."""
-    known = [tuple(one) for one in base.description["directions"]]
+    known = [tuple(one) for one in base.description.get("directions", [])]
+    known += [] if known else [(code, code) for code in base.languages]
     new = ["-".join(one) for one in directions if one not in known]
     if new:
         listed = ", ".join("-".join(one) for one in known)
         raise ConfigError(
-            f"begun with {base.name}, which translates {listed}; the data asks for {', '.join(new)}. "
-            "Give --from and --to, other data, or train without --base."
+            f"begun with {base.name}, which was trained for {listed}; the data asks for {', '.join(new)}. "
+            "Say the languages, give other data, or train without --base."
         )
 
 
@@ -146,7 +147,7 @@ class Beginning:
         return {"base": {"name": self.base.name, "sha256": sha256(self.base.path / "model.safetensors")}}
 
 
-def begin(recipe: TranslateRecipe, base: Bundle | None, tokenizer: Tokenizer) -> Beginning:
+def begin(recipe: SequenceRecipe, base: Bundle | None, tokenizer: Tokenizer) -> Beginning:
     """The model as it is before the first step; drawn numbers come from the recipe's seed."""
     config = configuration(recipe, base, tokenizer.vocab_size)
     generator = torch.Generator().manual_seed(recipe.training.seed)

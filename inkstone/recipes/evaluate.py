@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import numpy as np
 
 from inkstone.corpus.read import Reading, read_documents, read_labelled, read_pairs
 from inkstone.corpus.related import read_related
+from inkstone.corpus.summaries import read_summaries
 from inkstone.ground.errors import ConfigError, DataError
-from inkstone.ground.records import Document, Labelled, Pair, Related
+from inkstone.ground.records import Document, Labelled, Pair, Related, Summarized
 from inkstone.judge.compare import PRIMARY, Comparison, compare
-from inkstone.judge.evaluate import label_tallies, measure, signatures, translation_tallies
+from inkstone.judge.evaluate import label_tallies, measure, signatures, summary_tallies, translation_tallies
 from inkstone.judge.language_modelling import foresight_tallies
 from inkstone.judge.retrieval import Retrieval
 from inkstone.metrics.classification import label_names
@@ -140,6 +141,7 @@ def evaluate(
     rival = Side(open_bundle(against, task=bundle.task)) if against is not None else None
     steps = {
         "translate": _translations,
+        "summarize": _summaries,
         "classify": _labels,
         "language-model": _documents,
         "embed": _related,
@@ -187,6 +189,47 @@ def _translations(
 
     notes = language_findings(pairs, "test")
     return _evaluation(side, rival, answer, reading, options, direction=f"{source}-{target}", notes=notes)
+
+
+def _summaries(
+    side: Side,
+    rival: Side | None,
+    data: Sequence[str | Path],
+    options: Options,
+    progress: Progress | None,
+) -> Evaluation:
+    reading = read_summaries(
+        data, language=options.target_language, fields=options.fields, strict=options.strict
+    )
+    records = list(reading)
+    unknown = sorted({one.language for one in records} - set(side.bundle.languages))
+    if unknown:
+        raise DataError(
+            f"{side.name} writes {', '.join(side.bundle.languages)}; the data is in {', '.join(unknown)} too. "
+            "Give --to, or other data."
+        )
+
+    def answer(one: Side) -> tuple[dict[str, Tally], float]:
+        from inkstone.apps.summarize import SEARCH, Summarizer
+
+        summarizer = Summarizer(one.bundle.path)
+        beam = options.beam_size or SEARCH.beam_size
+        start = time.perf_counter()
+
+        def written(some: Sequence[Summarized]) -> list[str]:
+            found: dict[int, str] = {}
+            for language in {record.language for record in some}:
+                numbers = [n for n, record in enumerate(some) if record.language == language]
+                texts = [some[n].document for n in numbers]
+                made = summarizer.summarize(texts, language=language, options=replace(SEARCH, beam_size=beam))
+                found |= {n: summary.summary for n, summary in zip(numbers, made, strict=True)}
+            return [found[n] for n in range(len(some))]
+
+        summaries = in_pieces(written, records, f"{one.name} summarises", progress)
+        references = [record.summaries for record in records]
+        return summary_tallies(summaries, references), time.perf_counter() - start
+
+    return _evaluation(side, rival, answer, reading, options)
 
 
 def _search(options: Options) -> Any:
@@ -286,7 +329,7 @@ def _evaluation(
     side: Side,
     rival: Side | None,
     answer: Callable[[Side], tuple[dict[str, Tally], float]],
-    reading: Reading[Pair] | Reading[Labelled] | Reading[Document] | Reading[Related],
+    reading: Reading[Pair] | Reading[Summarized] | Reading[Labelled] | Reading[Document] | Reading[Related],
     options: Options,
     *,
     direction: str = "",
@@ -357,9 +400,9 @@ def unknown_labels(bundle: Bundle, records: Sequence[Labelled]) -> list[str]:
 
 
 def in_pieces(
-    work: Callable[[Sequence[str]], list[Any]], texts: Sequence[str], title: str, progress: Progress | None
+    work: Callable[[Sequence[Any]], list[Any]], texts: Sequence[Any], title: str, progress: Progress | None
 ) -> list[Any]:
-    """`work` over all texts, some at a time, telling how far it has come."""
+    """`work` over all texts or records, some at a time, telling how far it has come."""
     done: list[Any] = []
     for start in range(0, len(texts), _AT_ONCE):
         done.extend(work(texts[start : start + _AT_ONCE]))

@@ -103,7 +103,7 @@ def _refuse_unmeasurable(place: Path) -> None:
         raise ConfigError(
             f"{place} is a checkpoint without a task, so there is nothing to measure on --data. Leave it out."
         )
-    kinds = {"language-model": "a language model", "embed": "a sentence encoder"}
+    kinds = {"language-model": "a language model", "embed": "a sentence encoder", "summarize": "a summariser"}
     if (task := read_json(place / "inkstone.json").get("task")) in kinds:
         raise ConfigError(
             f"{place} is {kinds[task]}: measure it with `inkstone evaluate`, and leave --data out."

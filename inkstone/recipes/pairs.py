@@ -1,9 +1,9 @@
-"""The pairs of a translation run: read, normalised, cleaned, held out, turned in every direction, encoded."""
+"""The pairs of a run that learns to turn one text into another: read, normalised, cleaned, held out, turned, encoded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inkstone.corpus.read import read_pairs
+from inkstone.corpus.summaries import read_summaries
 from inkstone.ground.errors import Collected, DataError, raise_all
 from inkstone.ground.progress import say
-from inkstone.ground.records import Pair
+from inkstone.ground.records import Pair, Summarized
 from inkstone.recipes.cleaned import parted
 from inkstone.recipes.sources import SourceFile, read_files
+from inkstone.recipes.summarizer_recipe import SummarizeRecipe
+from inkstone.recipes.translator_recipe import TranslateRecipe
 from inkstone.text.normalize import normalize
 from inkstone.text.template import translation_sources
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.learn.data.recut import Cuts, WordsExample
-    from inkstone.recipes.translator_recipe import TranslateRecipe
+    from inkstone.recipes.sequence_recipe import SequenceRecipe
 
 
 Direction = tuple[str, str]
@@ -41,7 +44,7 @@ class Corpus:
     files: list[SourceFile] = field(default_factory=list)
 
 
-def read_corpus(recipe: TranslateRecipe) -> Corpus:
+def read_corpus(recipe: SequenceRecipe) -> Corpus:
     """Read, normalise and clean; training pairs that stand in a validation or test set are dropped."""
     found = Collected("data")
     tests: dict[str, list[Pair]] = {}
@@ -92,7 +95,7 @@ def _refuse_unlearnt(directions: Sequence[Direction], held: Mapping[str, Sequenc
 
 
 def _whole(
-    recipe: TranslateRecipe, use: str, paths: Sequence[str], files: list[SourceFile]
+    recipe: SequenceRecipe, use: str, paths: Sequence[str], files: list[SourceFile]
 ) -> tuple[list[Pair], Any]:
     """The pairs of one use, and their reading; its files are added to the list."""
     reading = _read(recipe, paths)
@@ -101,21 +104,40 @@ def _whole(
     return pairs, reading
 
 
-def _read(recipe: TranslateRecipe, paths: Sequence[str]) -> Any:
+def _read(recipe: SequenceRecipe, paths: Sequence[str]) -> Any:
+    if isinstance(recipe, SummarizeRecipe):
+        return read_summaries(paths, language=recipe.language, fields=recipe.fields)
+    assert isinstance(recipe, TranslateRecipe), recipe
     return read_pairs(
         list(paths), source_language=recipe.source, target_language=recipe.target, fields=recipe.fields
     )
 
 
-def _normalised(pairs: Iterable[Pair], recipe: TranslateRecipe) -> Iterable[Pair]:
-    for pair in pairs:
+def as_pairs(record: Pair | Summarized) -> Iterator[Pair]:
+    """The pairs that a record holds: a document with each of its summaries is one."""
+    if isinstance(record, Pair):
+        yield record
+        return
+    for summary in record.summaries:
+        yield Pair(record.document, summary, record.language, record.language, record.origin)
+
+
+def _normalised(records: Iterable[Pair | Summarized], recipe: SequenceRecipe) -> Iterable[Pair]:
+    for pair in (pair for record in records for pair in as_pairs(record)):
         source, target = (normalize(text, script=recipe.script) for text in (pair.source, pair.target))
         yield replace(pair, source=source, target=target)
 
 
 def both(pairs: Sequence[Pair], directions: Sequence[Direction]) -> list[Pair]:
-    """The pairs in every direction of the model that they can be read in, the two ways of each one after the other."""
-    return [way for pair in pairs for way in (pair, pair.reversed()) if _leads(way) in directions]
+    """The pairs in every direction of the model that they can be read in, the two ways of each one after the other.
+
+    A pair in one language, a document and its summary, is read one way only.
+    """
+    return [way for pair in pairs for way in _ways(pair) if _leads(way) in directions]
+
+
+def _ways(pair: Pair) -> tuple[Pair, ...]:
+    return (pair,) if pair.source_language == pair.target_language else (pair, pair.reversed())
 
 
 def turned(pairs: Sequence[Pair], direction: Direction) -> list[Pair]:

@@ -30,6 +30,7 @@ from inkstone.recipes.verify import Check
 
 if TYPE_CHECKING:
     from inkstone.learn.loop import TrainingOptions
+    from inkstone.recipes.sequence_recipe import SequenceRecipe
 
 # How far losses of the same step may be apart in other surroundings, in nats; of the weights of a fit, as they are.
 # Measured (docs/journal.md): one and two threads, bfloat16.
@@ -209,14 +210,22 @@ Learn = Callable[[Any, Mapping[str, Any], int, Path], _Again]
 
 
 def _translator() -> tuple[type[Any], Learn]:
-    from inkstone.recipes.translate import learn
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
-    def again(recipe: TranslateRecipe, training: Mapping[str, Any], steps: int, run: Path) -> _Again:
-        learnt = learn(replace(recipe, training=_beginning(recipe.training, training, steps)), run)
-        return _Again(learnt.outcome.receipt, None if recipe.base else run / "tokenizer.json")
+    return TranslateRecipe, _sequence
 
-    return TranslateRecipe, again
+
+def _summarizer() -> tuple[type[Any], Learn]:
+    from inkstone.recipes.summarizer_recipe import SummarizeRecipe
+
+    return SummarizeRecipe, _sequence
+
+
+def _sequence(recipe: SequenceRecipe, training: Mapping[str, Any], steps: int, run: Path) -> _Again:
+    from inkstone.recipes.sequences import learn
+
+    learnt = learn(replace(recipe, training=_beginning(recipe.training, training, steps)), run)
+    return _Again(learnt.outcome.receipt, None if recipe.base else run / "tokenizer.json")
 
 
 def _language_model() -> tuple[type[Any], Learn]:
@@ -279,6 +288,7 @@ def _chat() -> tuple[type[Any], Learn]:
 
 TASKS: dict[str, Callable[[], tuple[type[Any], Learn]]] = {
     "translate": _translator,
+    "summarize": _summarizer,
     "classify": _classifier,
     "language-model": _language_model,
     "embed": _encoder,

@@ -45,7 +45,7 @@ MEASURED_BY = (
     "training.metric",
 )
 TOKENS = ("tokenizer", "vocab_size", "alphabet_share")  # of models that predict them
-PAIRS = ("source", "target", "both_directions", "max_length", "base")
+PAIRS = ("source", "target", "language", "both_directions", "max_length", "base")
 LABELS = ("languages", "options.seed", "options.valid_share", "options.out_of_scope")
 RELATED = ("languages", "both_ways", "base")
 TALKS = ("languages", "block", "base")
@@ -213,16 +213,28 @@ def rate_of(task: str, values: Mapping[str, Any]) -> RateCurve:
 
 
 def _translate() -> Task:
-    from inkstone.recipes.beginning import configuration, laid_under, opened_base
     from inkstone.recipes.translate import train_translator
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
+    return _sequence(TranslateRecipe, train_translator)
+
+
+def _summarize() -> Task:
+    from inkstone.recipes.summarize import train_summarizer
+    from inkstone.recipes.summarizer_recipe import SummarizeRecipe
+
+    return _sequence(SummarizeRecipe, train_summarizer)
+
+
+def _sequence(kind: type[Any], train: Callable[[Any, Path], Any]) -> Task:
+    from inkstone.recipes.beginning import configuration, laid_under, opened_base
+
     return Task(
-        TranslateRecipe,
+        kind,
         lambda recipe: configuration(recipe, opened_base(recipe), recipe.vocab_size),
         lambda recipe: str(recipe.training.metric),
         (*MEASURED_BY, *TOKENS, *PAIRS),
-        _at_once(train_translator),
+        _at_once(train),
         only_trained=True,
         under=laid_under,
     )
@@ -333,6 +345,7 @@ def _chat() -> Task:
 
 TASKS: dict[str, Callable[[], Task]] = {
     "translate": _translate,
+    "summarize": _summarize,
     "classify": _classify,
     "pretrain": _pretrain,
     "embed": _embed,

@@ -48,7 +48,8 @@ def verify(folder: Path) -> Iterator[Check]:
         return
     yield Check("description", True, f"{bundle.name}: {bundle.task}, {', '.join(bundle.languages)}")
     checks: dict[str, Callable[[Bundle], Iterator[Check]]] = {
-        "translate": _translator,
+        "translate": _sequences,
+        "summarize": _sequences,
         "classify": _classifier,
         "language-model": _language_model,
         "embed": _encoder,
@@ -84,16 +85,16 @@ def _checkpoint(folder: Path) -> Iterator[Check]:
         yield Check("proof", True, f"{said}, greedy text identical: {proof.get('greedy_identical')}")
 
 
-def _translator(bundle: Bundle) -> Iterator[Check]:
+def _sequences(bundle: Bundle) -> Iterator[Check]:
+    """A translator or a summariser."""
+    from inkstone.apps.summarize import Summarizer
     from inkstone.apps.translate import Translator
-    from inkstone.ship.parity import CERTIFICATE, GREEDY
+    from inkstone.ship.parity import CERTIFICATE, greedy
 
-    translator = Translator(bundle.path)
-    yield Check(
-        "engine", True, f"{translator.engine.name} opens; vocabulary {translator.tokenizer.vocab_size:,}"
-    )
-    probes = _probes(read_json(bundle.path / CERTIFICATE), translator.tokenizer.vocab_size)
-    found = translator.engine.generate([probe["source"] for probe in probes], GREEDY)
+    app = Translator(bundle.path) if bundle.task == "translate" else Summarizer(bundle.path)
+    yield Check("engine", True, f"{app.engine.name} opens; vocabulary {app.tokenizer.vocab_size:,}")
+    probes = _probes(read_json(bundle.path / CERTIFICATE), app.tokenizer.vocab_size)
+    found = app.engine.generate([probe["source"] for probe in probes], greedy(bundle.path))
     changed = [
         str(probe.get("probe"))
         for probe, hypotheses in zip(probes, found, strict=True)
@@ -101,7 +102,7 @@ def _translator(bundle: Bundle) -> Iterator[Check]:
     ]
     detail = f"differs on: {', '.join(changed)}" if changed else f"{len(probes)} probes answered as certified"
     yield Check("certified output", not changed, detail)
-    if find_spec("torch") and (translator.engine.name.startswith("ctranslate2") or find_spec("onnxscript")):
+    if find_spec("torch") and (app.engine.name.startswith("ctranslate2") or find_spec("onnxscript")):
         yield _float32_parity(bundle, [probe["source"] for probe in probes])
 
 
@@ -118,13 +119,13 @@ def _probes(certificate: dict[str, Any], vocab_size: int) -> list[dict[str, Any]
 
 def _float32_parity(bundle: Bundle, sources: list[list[int]]) -> Check:
     from inkstone.generate.torch_engine import TorchEngine
-    from inkstone.ship.parity import GREEDY, target_of
+    from inkstone.ship.parity import greedy, target_of
 
-    target = target_of(bundle.path)
-    expected = [found[0].ids for found in TorchEngine.load(bundle.path).generate(sources, GREEDY)]
+    target, options = target_of(bundle.path), greedy(bundle.path)
+    expected = [found[0].ids for found in TorchEngine.load(bundle.path).generate(sources, options)]
     with tempfile.TemporaryDirectory(prefix="inkstone-verify-") as scratch:
         exact = target.export(bundle.path, Path(scratch) / "float32", quantization="float32")
-        got = [found[0].ids for found in target.open(bundle.path, exact).generate(sources, GREEDY)]
+        got = [found[0].ids for found in target.open(bundle.path, exact).generate(sources, options)]
     same = sum(a == b for a, b in zip(expected, got, strict=True))
     return Check(
         "float32 parity", same == len(sources), f"{same} of {len(sources)} probes identical to torch"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from inkstone.text.tokenizer import Tokenizer
 SENTENCES = 200
 SCORE_LIMIT = 0.01  # nats a token; exports that are right were 0.00001 apart at most (tests/generate)
 CERTIFICATE = "parity.json"
-GREEDY = GenerationOptions(beam_size=1)
 PROBES = {
     "en": (
         "The door is open.",
@@ -78,6 +77,13 @@ def target_of(folder: Path) -> Target[Engine]:
     """What serves the checkpoint in a folder: CTranslate2 its Transformers, onnxruntime everything else."""
     model_type = read_json(folder / "config.json").get("model_type")
     return CTRANSLATE2 if model_type in ("inkstone-transformer", None) else ONNX
+
+
+def greedy(folder: Path) -> GenerationOptions:
+    """How a checkpoint answers for its certificate; of the model's positions one is left for the end mark."""
+    options = GenerationOptions(beam_size=1)
+    positions = int(read_json(folder / "config.json").get("max_positions") or 0)
+    return replace(options, max_length=min(options.max_length, positions - 1)) if positions > 1 else options
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +131,13 @@ def ship_translator(
     """
     from inkstone.metrics.text import chrf
 
-    tokenizer, target = _tokenizer(folder), target_of(folder)
-    expected = [found[0].ids for found in trained.generate(sources, GREEDY)]
+    tokenizer, target, options = _tokenizer(folder), target_of(folder), greedy(folder)
+    expected = [found[0].ids for found in trained.generate(sources, options)]
     chrf_trained = chrf(tokenizer.decode_batch(expected), references).value
     scratch = Path(tempfile.mkdtemp(prefix="inkstone-parity-"))
     try:
         exact = target.open(folder, target.export(folder, scratch / "float32", quantization="float32"))
-        got = [found[0].ids for found in exact.generate(sources, GREEDY)]
+        got = [found[0].ids for found in exact.generate(sources, options)]
         identical = sum(a == b for a, b in zip(expected, got, strict=True))
         if identical != len(sources):
             # A near tie may fall either way between two correct implementations: score both to tell.
@@ -140,7 +146,7 @@ def ship_translator(
         difference = _score_difference(trained, exact, sources, expected)
         engine = target.shrink(folder, scratch / "float32", folder / f"{target.name}-int8")
         served = target.open(folder, engine)
-        chrf_served = _chrf_of(served, tokenizer, sources, references)
+        chrf_served = _chrf_of(served, tokenizer, sources, references, options)
         note = ""
         if chrf_trained - chrf_served > limit:
             note = f"int8 lost {chrf_trained - chrf_served:.2f} chrF, more than {limit}: float32 is shipped instead"
@@ -149,10 +155,10 @@ def ship_translator(
             engine = folder / f"{target.name}-float32"
             shutil.copytree(scratch / "float32", engine)
             served = target.open(folder, engine)
-            chrf_served = _chrf_of(served, tokenizer, sources, references)
+            chrf_served = _chrf_of(served, tokenizer, sources, references, options)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    answers = served.generate([ids for _, ids in probes], GREEDY)
+    answers = served.generate([ids for _, ids in probes], options)
     kept = [
         {"probe": name, "source": list(ids), "output": list(found[0].ids)}
         for (name, ids), found in zip(probes, answers, strict=True)
@@ -165,11 +171,15 @@ def ship_translator(
 
 
 def _chrf_of(
-    engine: Engine, tokenizer: Tokenizer, sources: Sequence[Sequence[int]], references: Sequence[str]
+    engine: Engine,
+    tokenizer: Tokenizer,
+    sources: Sequence[Sequence[int]],
+    references: Sequence[str],
+    options: GenerationOptions,
 ) -> float:
     from inkstone.metrics.text import chrf
 
-    outputs = tokenizer.decode_batch([found[0].ids for found in engine.generate(sources, GREEDY)])
+    outputs = tokenizer.decode_batch([found[0].ids for found in engine.generate(sources, options)])
     return chrf(outputs, references).value
 
 

@@ -191,7 +191,7 @@ def test_whole_fine_tuning_goes_on_from_the_base(trained: Trained, data: Path, t
         (["--base", "BASE", "--set", "lora.rnak=4"], 'Did you mean "lora.rank"?'),
         (["--base", "BASE", "--set", "lora.rank=0"], "rank=0 must be at least 1"),
         (["--base", "BASE", "--lora", "--set", "lora.targets=['*.q_proj']"], 'target="*.q_proj" is not known'),
-        (["--base", "BASE", "--from", "de", "--to", "en"], "which translates"),
+        (["--base", "BASE", "--from", "de", "--to", "en"], "which was trained for"),
         (["--base", "intents-en"], "is a model for task 'classify'"),
         (["--base", "nowhere"], "there is no folder of this name"),
         (["--vectors", "nowhere.txt"], "nowhere.txt does not exist"),

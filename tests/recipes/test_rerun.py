@@ -28,7 +28,8 @@ from inkstone.recipes.pretrain_recipe import PretrainRecipe
 from inkstone.recipes.receipt import command, digest
 from inkstone.recipes.rerun import TOLERANCE, Rerun, rerun
 from inkstone.recipes.run import run_folder
-from inkstone.recipes.translate import learn, train_translator
+from inkstone.recipes.sequences import learn
+from inkstone.recipes.translate import train_translator
 
 if TYPE_CHECKING:
     from conftest import Trained, TrainedClassifier

@@ -28,7 +28,8 @@ from inkstone.model.bundle import open_bundle
 from inkstone.model.checkpoint import load_model
 from inkstone.recipes.pairs import Corpus, both, encode, evenly, read_corpus, spread
 from inkstone.recipes.run import run_folder
-from inkstone.recipes.translate import learn, load_recipe, train_translator
+from inkstone.recipes.sequences import learn
+from inkstone.recipes.translate import load_recipe, train_translator
 from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,12 @@ torch = pytest.importorskip("torch", reason="the trained engine needs torch")
 from inkstone.generate.ctranslate2_engine import CTranslate2Engine  # noqa: E402
 from inkstone.generate.torch_engine import TorchEngine  # noqa: E402
 from inkstone.ground.errors import ConfigError, TrainingError  # noqa: E402
-from inkstone.model.checkpoint import load_model, save_model  # noqa: E402
+from inkstone.model.checkpoint import build_model, load_model, read_config, save_model  # noqa: E402
 from inkstone.model.config import tiny  # noqa: E402
 from inkstone.model.transformer import Transformer  # noqa: E402
 from inkstone.ship import ctranslate2 as export_module  # noqa: E402
 from inkstone.ship.ctranslate2 import export_ctranslate2, obstacles  # noqa: E402
-from inkstone.ship.parity import CERTIFICATE, GREEDY, ship_translator  # noqa: E402
+from inkstone.ship.parity import CERTIFICATE, greedy, ship_translator  # noqa: E402
 from inkstone.text.template import translation_sources  # noqa: E402
 from inkstone.text.tokenizer import Tokenizer  # noqa: E402
 
@@ -62,7 +63,7 @@ def test_the_certificate_says_what_was_compared(folder: Path) -> None:
     served = CTranslate2Engine(folder / "ctranslate2-int8", Tokenizer.load(folder))
     (probe,) = kept["probes"]
     assert probe["probe"] == "probe"
-    assert list(served.generate([probe["source"]], GREEDY)[0][0].ids) == probe["output"]
+    assert list(served.generate([probe["source"]], greedy(folder))[0][0].ids) == probe["output"]
     assert 0 < certificate.score_difference < 1e-4
     assert certificate.facts()["float32 export, greedy output identical"] == "4 of 4 sentences"
     assert (folder / "model.safetensors").read_bytes() == before, "quantising changes no weights of ours"
@@ -139,3 +140,12 @@ def test_a_checkpoint_in_half_precision_loads_and_exports(trained: Trained, fold
     for (name, a), (_, b) in zip(exact.named_parameters(), loaded.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)
     assert ship(folder, limit=100.0).float32_identical == 4
+
+
+def test_outputs_that_fill_all_positions_are_proved_too(folder: Path) -> None:
+    """A model that has learnt nothing does not end by itself; its outputs go to the last place but the end mark's."""
+    config = replace(read_config(folder), max_positions=24)
+    save_model(build_model(config, torch.Generator().manual_seed(1)), folder)
+    assert ship(folder, limit=100.0).float32_identical == 4
+    (probe,) = json.loads((folder / CERTIFICATE).read_text())["probes"]
+    assert len(probe["output"]) == 23

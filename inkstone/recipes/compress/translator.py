@@ -214,7 +214,7 @@ def _taught(
     from inkstone.learn.data.batches import PairExample
     from inkstone.learn.loop import train
     from inkstone.learn.objectives.distillation import distilled
-    from inkstone.recipes.translate import validation
+    from inkstone.recipes.sequences import validation
     from inkstone.ship.distil import teacher_targets
 
     examples = material.train
