@@ -83,7 +83,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Valid: document, summary"):
         read_summaries([file], fields={"source": "body", "summary": "gist"})
     numbers = write(tmp_path / "b.jsonl", [{"document": "12 34", "summary": "5"}])
-    with pytest.raises(ConfigError, match="cannot be told from its text. Give --language"):
+    with pytest.raises(ConfigError, match=r"cannot be told from its text\. Give --language"):
         read_summaries([numbers])
     with pytest.raises(ConfigError, match="no file was given"):
         read_summaries([])

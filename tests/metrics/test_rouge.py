@@ -15,7 +15,21 @@ from inkstone.judge.baselines import lead
 from inkstone.metrics.rouge import longest_common_subsequence, rouge, rouge_words
 
 MEASURES = ("rouge1", "rouge2", "rougeL")
-WORDS = "The cat's model, model_2 (GPU) isn't fast; 3.5 times slower than BERT-base: why? yes no".split()
+WORDS = (
+    "The",
+    "cat's",
+    "model,",
+    "model_2",
+    "(GPU)",
+    "isn't",
+    "fast;",
+    "3.5",
+    "than",
+    "BERT-base:",
+    "why?",
+    "yes",
+    "no",
+)
 
 
 def sentence(random_: random.Random) -> str:

@@ -15,16 +15,16 @@ from made_corpus import DEEDS, PEOPLE, THINGS
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from inkstone.apps.summarize import Summarizer  # noqa: E402
-from inkstone.cli import main  # noqa: E402
-from inkstone.ground.errors import BundleError, ConfigError, DataError  # noqa: E402
-from inkstone.learn.listening import Listener, listening  # noqa: E402
-from inkstone.learn.loop import TrainingOptions  # noqa: E402
-from inkstone.recipes.evaluate import evaluate  # noqa: E402
-from inkstone.recipes.rerun import rerun  # noqa: E402
-from inkstone.recipes.summarize import load_recipe, train_summarizer  # noqa: E402
-from inkstone.recipes.summarizer_recipe import SummarizeRecipe  # noqa: E402
-from inkstone.recipes.verify import verify  # noqa: E402
+from inkstone.apps.summarize import Summarizer
+from inkstone.cli import main
+from inkstone.ground.errors import BundleError, ConfigError, DataError
+from inkstone.learn.listening import Listener, listening
+from inkstone.learn.loop import TrainingOptions
+from inkstone.recipes.evaluate import evaluate
+from inkstone.recipes.rerun import rerun
+from inkstone.recipes.summarize import load_recipe, train_summarizer
+from inkstone.recipes.summarizer_recipe import SummarizeRecipe
+from inkstone.recipes.verify import verify
 
 FILLER = {"en": "It rains a lot here.", "zh": "这里常常下雨。"}
 Capture = pytest.CaptureFixture[str]
