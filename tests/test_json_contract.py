@@ -186,6 +186,28 @@ def test_pretrain_and_generate(tmp_path: Path, capsys: Capture) -> None:
     has(found, {"task": str, "model": str, "n": int, "metrics": measures})
 
 
+def test_train_summarize_and_summarize(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch", reason="training needs torch")
+    data = tmp_path / "documents.jsonl"
+    rows = [{"document": f"It is late. {en}", "summary": en} for _, en in made_pairs(300)]
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    settings = [
+        "model={hidden_size: 32, num_encoder_layers: 1, num_decoder_layers: 1, feed_forward_size: 64}",
+        *("vocab_size=300", "max_length=48", "training.epochs=1", "training.threads=1"),
+    ]
+    options = [part for setting in settings for part in ("--set", setting)]
+    out = str(tmp_path / "model")
+    found = document(capsys, "train", "summarize", "--data", str(data), "--out", out, *options)
+    has(found, TRAINED)
+    measures = {"rouge1": float, "rouge2": float, "rougeL": float}
+    has(found["metrics"], {"held out en": {**measures, "token_loss": float, "token_accuracy": float}})
+    has(found["baseline"], {"held out en": {"lead": measures}})
+    found = document(capsys, "summarize", "--text", "It is late. I see the cat.", "--model", out)
+    has(
+        found, {"model": str, "results": [{"summary": str, "sentences": list, "coverage": list, "cut": bool}]}
+    )
+
+
 def test_train_embed_and_embed(pairs: str, tmp_path: Path, capsys: Capture) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))

@@ -15,11 +15,13 @@ from inkstone.ground.errors import ConfigError, DataError
 
 
 def summarize(
-    model: Annotated[str, typer.Argument(help="A model of `inkstone train summarize`.")],
     documents: Annotated[
         list[Path] | None,
         typer.Argument(help="Text files, each a document; - reads standard input.", metavar="[FILE...|-]"),
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="A model of `inkstone train summarize`: none comes with Inkstone yet.")
+    ] = "",
     text: Annotated[list[str] | None, typer.Option("--text", help="A document itself. Repeatable.")] = None,
     to: Annotated[
         str | None, typer.Option("--to", help="The language, such as en. Default: told by the document.")
@@ -36,6 +38,8 @@ def summarize(
     from inkstone.apps.summarize import SEARCH, Summarizer
     from inkstone.cli import print_json
 
+    if not model:
+        raise ConfigError("no summariser comes with Inkstone yet. Train one, and give --model FOLDER.")
     texts = [*(text or []), *(_document(file) for file in documents or [])]
     if not texts:
         raise ConfigError(

@@ -23,7 +23,9 @@ import numpy as np
 from inkstone.ground.errors import DataError
 from inkstone.metrics.statistics import Array, Tally, divide
 
-_SINGLE = "\u3005-\u3007\u3041-\u309f\u30a1-\u30fe\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SINGLE = (
+    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fe\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _WORD = re.compile(rf"[{_SINGLE}]|(?:(?![{_SINGLE}_])\w)+")
 _SIGNATURE = "F1, best of the references, mean; no stemming, characters where words have no spaces"
 

@@ -138,18 +138,23 @@ def test_on_the_command_line(
 ) -> None:
     file = tmp_path / "report.txt"
     file.write_text("这里常常下雨。\n今天我需要一只狗。\n", "utf-8")
-    assert main(["summarize", str(made.bundle), str(file), "--json"]) == 0
+    assert main(["summarize", str(file), "--model", str(made.bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == "gist"
     (one,) = found["results"]
     assert (one["summary"], one["language"], one["cut"]) == ("我需要一只狗。", "zh", False)
     assert one["sentences"] == [{"text": "我需要一只狗。"}]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes()), "utf-8"))
-    assert main(["summarize", str(made.bundle), "-", "--text", "今天我需要一只狗。", "--to", "zh"]) == 0
+    assert (
+        main(["summarize", "-", "--text", "今天我需要一只狗。", "--to", "zh", "--model", str(made.bundle)])
+        == 0
+    )
     assert len(capsys.readouterr().out.splitlines()) == 2
-    assert main(["summarize", str(made.bundle)]) == 2
+    assert main(["summarize", "--model", str(made.bundle)]) == 2
     assert "there is nothing to summarise" in capsys.readouterr().err
-    assert main(["summarize", str(made.bundle), str(tmp_path / "none.txt")]) == 2
+    assert main(["summarize", str(file)]) == 2
+    assert "give --model FOLDER" in capsys.readouterr().err
+    assert main(["summarize", str(tmp_path / "none.txt"), "--model", str(made.bundle)]) == 2
     assert "none.txt cannot be read" in capsys.readouterr().err
 
 
