@@ -175,14 +175,26 @@ def recipe_of(
 
 
 def train_and_report(
-    train: Callable[[Any, Path], dict[str, Any]], recipe: Any, out: Path, as_json: bool
+    train: Callable[[Any, Path], dict[str, Any]],
+    recipe: Any,
+    out: Path,
+    as_json: bool,
+    on: str | None = None,
+    workers: int = 1,
 ) -> None:
-    """Run a training recipe and print its report card; Ctrl-C says how to go on. A dry run prints its preflight."""
+    """Run a training recipe and print its report card; Ctrl-C says how to go on. A dry run prints its preflight.
+
+    on: a Ray cluster whose workers train, instead of this process.
+    """
     from inkstone.ground.progress import say
     from inkstone.learn.loop import Interrupted
     from inkstone.learn.preflight import DryRun
     from inkstone.recipes.run import run_folder
 
+    if on is not None:
+        from inkstone.recipes.on_ray import on_ray
+
+        train = on_ray(train, on, workers)
     try:
         result = train(recipe, out)
     except DryRun as done:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from inkstone.cli.corpus import parse_fields
-from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile, Settings
+from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
 from inkstone.ground.errors import ConfigError
 
 
@@ -38,6 +38,8 @@ def train_chat(
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     profile: Profile = False,
+    on: On = None,
+    workers: Workers = 2,
     as_json: AsJson = False,
 ) -> None:
     """Teach a language model to answer, from conversations."""
@@ -67,14 +69,14 @@ def train_chat(
         )
     resolved = build(ChatRecipe, values, str(recipe or "recipe"))
     refuse_taken(place)
-    train_and_report(run, resolved, place, as_json)
+    train_and_report(run, resolved, place, as_json, on, workers)
 
 
-def resume_chat(run: Path, as_json: bool) -> None:
+def resume_chat(run: Path, *how: Any) -> None:
     """Go on with an unfinished run."""
     from inkstone.cli import train_and_report
     from inkstone.recipes.chat import load_recipe
     from inkstone.recipes.chat import train_chat as go_on
 
     recipe, out = load_recipe(run)
-    train_and_report(go_on, recipe, out, as_json)
+    train_and_report(go_on, recipe, out, *how)

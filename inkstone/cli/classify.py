@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from inkstone.cli.corpus import parse_fields
-from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile
+from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Workers
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError, DataError
 
@@ -129,6 +129,8 @@ def train_classify(
     seed: Annotated[int | None, typer.Option(min=0, help="Where random numbers start.")] = None,
     dry_run: DryRun = False,
     profile: Profile = False,
+    on: On = None,
+    workers: Workers = 2,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier from texts with labels."""
@@ -169,19 +171,19 @@ def train_classify(
     resolved, place = recipe_of(
         ClassifyRecipe, values, out, str(recipe or "recipe"), "texts with labels", check
     )
-    _train(resolved, place, as_json)
+    _train(resolved, place, as_json, on, workers)
 
 
-def resume_classify(run: Path, as_json: bool) -> None:
+def resume_classify(run: Path, *how: Any) -> None:
     """Go on with the unfinished run in this folder."""
     from inkstone.recipes.classify import load_recipe
 
     recipe, out = load_recipe(run)
-    _train(recipe, out, as_json)
+    _train(recipe, out, *how)
 
 
-def _train(recipe: Any, out: Path, as_json: bool) -> None:
+def _train(recipe: Any, out: Path, *how: Any) -> None:
     from inkstone.cli import train_and_report
     from inkstone.recipes.classify import train_classifier
 
-    train_and_report(train_classifier, recipe, out, as_json)
+    train_and_report(train_classifier, recipe, out, *how)

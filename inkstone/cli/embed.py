@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from inkstone.cli.corpus import named_tests, parse_fields
-from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile, Settings
+from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError
 
@@ -72,6 +72,8 @@ def train_embed(
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     profile: Profile = False,
+    on: On = None,
+    workers: Workers = 2,
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder that gives texts vectors, from pairs of texts that belong together."""
@@ -95,13 +97,13 @@ def train_embed(
     values = recipe_values(recipe, given, settings)
     title = str(recipe or "recipe")
     resolved, place = recipe_of(EmbedRecipe, values, out, title, "pairs of texts", check_beforehand)
-    train_and_report(train_encoder, resolved, place, as_json)
+    train_and_report(train_encoder, resolved, place, as_json, on, workers)
 
 
-def resume_embed(run: Path, as_json: bool) -> None:
+def resume_embed(run: Path, *how: Any) -> None:
     """Go on with an unfinished run."""
     from inkstone.cli import train_and_report
     from inkstone.recipes.embed import load_recipe, train_encoder
 
     recipe, out = load_recipe(run)
-    train_and_report(train_encoder, recipe, out, as_json)
+    train_and_report(train_encoder, recipe, out, *how)

@@ -45,7 +45,6 @@ def pretrain(
 ) -> None:
     """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
     from inkstone.cli import recipe_of, recipe_values, train_and_report, training_manner
-    from inkstone.recipes.on_ray import on_ray
     from inkstone.recipes.pretrain import check
     from inkstone.recipes.pretrain import pretrain as run
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
@@ -70,14 +69,14 @@ def pretrain(
     recipe = which or recipe
     values = recipe_values(recipe, given, settings)
     resolved, place = recipe_of(PretrainRecipe, values, out, str(recipe or "recipe"), "documents", check)
-    train_and_report(on_ray(run, on, workers) if on else run, resolved, place, as_json)
+    train_and_report(run, resolved, place, as_json, on, workers)
 
 
-def resume_pretrain(run: Path, as_json: bool) -> None:
+def resume_pretrain(run: Path, *how: Any) -> None:
     """Go on with an unfinished run."""
     from inkstone.cli import train_and_report
     from inkstone.recipes.pretrain import load_recipe
     from inkstone.recipes.pretrain import pretrain as go_on
 
     recipe, out = load_recipe(run)
-    train_and_report(go_on, recipe, out, as_json)
+    train_and_report(go_on, recipe, out, *how)

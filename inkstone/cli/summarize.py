@@ -9,7 +9,7 @@ from typing import IO, Annotated, Any, Literal
 import typer
 
 from inkstone.cli.corpus import named_tests, parse_fields
-from inkstone.cli.training import AsJson, DryRun, Name, Out, Profile, RecipeFile, Settings
+from inkstone.cli.training import AsJson, DryRun, Name, On, Out, Profile, RecipeFile, Settings, Workers
 from inkstone.cli.translate import lines_of
 from inkstone.ground.errors import ConfigError, DataError
 
@@ -107,6 +107,8 @@ def train_summarize(
     settings: Settings = [],  # noqa: B006
     dry_run: DryRun = False,
     profile: Profile = False,
+    on: On = None,
+    workers: Workers = 2,
     as_json: AsJson = False,
 ) -> None:
     """Train a summariser from documents and their summaries."""
@@ -134,13 +136,13 @@ def train_summarize(
     values = laid_under(recipe_values(recipe, given, settings))
     title = str(recipe or "recipe")
     resolved, place = recipe_of(SummarizeRecipe, values, out, title, "documents with summaries", check)
-    train_and_report(train_summarizer, resolved, place, as_json)
+    train_and_report(train_summarizer, resolved, place, as_json, on, workers)
 
 
-def resume_summarize(run: Path, as_json: bool) -> None:
+def resume_summarize(run: Path, *how: Any) -> None:
     """Go on with an unfinished run."""
     from inkstone.cli import train_and_report
     from inkstone.recipes.summarize import load_recipe, train_summarizer
 
     recipe, out = load_recipe(run)
-    train_and_report(train_summarizer, recipe, out, as_json)
+    train_and_report(train_summarizer, recipe, out, *how)

@@ -104,6 +104,8 @@ def train_translate(
 @app.command("resume")
 def resume(
     run: Annotated[Path, typer.Argument(help="The folder of the unfinished run, such as models/mine.run.")],
+    on: On = None,
+    workers: Workers = 2,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped or killed; it ends as if it had not been."""
@@ -124,7 +126,7 @@ def resume(
     }
     if not isinstance(task, str) or task not in tasks:
         raise ConfigError(f"{run / 'recipe.yaml'}: {not_known('task', task, tasks)}")
-    tasks[task](run, as_json)
+    tasks[task](run, as_json, on, workers)
 
 
 @app.command("look")
@@ -151,28 +153,27 @@ def look(
             print(f"{number:4}  {name:9}  {text}")
 
 
-def _resume_translator(run: Path, as_json: bool) -> None:
+def _resume_translator(run: Path, *how: Any) -> None:
     from inkstone.recipes.translate import load_recipe
 
     recipe, out = load_recipe(run)
-    _train_translator(recipe, out, as_json)
+    _train_translator(recipe, out, *how)
 
 
-def _resume_classifier(run: Path, as_json: bool) -> None:
+def _resume_classifier(run: Path, *how: Any) -> None:
     from inkstone.cli.classify import resume_classify
 
-    resume_classify(run, as_json)
+    resume_classify(run, *how)
 
 
-def _resume_language_model(run: Path, as_json: bool) -> None:
+def _resume_language_model(run: Path, *how: Any) -> None:
     from inkstone.cli.pretrain import resume_pretrain
 
-    resume_pretrain(run, as_json)
+    resume_pretrain(run, *how)
 
 
-def _train_translator(recipe: Any, out: Path, as_json: bool, on: str | None = None, workers: int = 1) -> None:
+def _train_translator(recipe: Any, out: Path, *how: Any) -> None:
     from inkstone.cli import train_and_report
-    from inkstone.recipes.on_ray import on_ray
     from inkstone.recipes.translate import train_translator
 
-    train_and_report(on_ray(train_translator, on, workers) if on else train_translator, recipe, out, as_json)
+    train_and_report(train_translator, recipe, out, *how)

@@ -126,4 +126,12 @@ def _described(tensor: Tensor) -> bytes:
 
 def _bytes(tensor: Tensor) -> bytes:
     """The numbers of a tensor as they lie in memory, whatever their type."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return (
+        tensor.detach()
+        .cpu()
+        .reshape(-1)
+        .clone(memory_format=torch.contiguous_format)
+        .view(torch.uint8)
+        .numpy()
+        .tobytes()
+    )
