@@ -100,13 +100,17 @@ def together(bundles: list[Path]) -> None:
     for name, files in recipe["test"].items():
         for file in files:
             command = [INKSTONE, "evaluate", str(first), *beside, "--data", file, "--json"]
+            command += ["--beam-size", str(recipe["beam_size"])]
             command += ["--tokenize", recipe["bleu"]] if recipe["bleu"] else []
-            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-            bleu = found["metrics"]["bleu"]
-            print(
-                f"{name}, {found['direction']}: the {len(bundles)} as one ({millions:.1f} million parameters), "
-                f"BLEU {bleu['value']:.2f} ({bleu['low']:.2f}-{bleu['high']:.2f})"
-            )
+            source, target = file[file.index("{") + 1 : file.index("}")].split(",")
+            for one, other in [(source, target), (target, source)][: 1 + recipe["both_directions"]]:
+                way = [*command, "--from", one, "--to", other]
+                found = json.loads(subprocess.run(way, check=True, stdout=subprocess.PIPE).stdout)
+                bleu = found["metrics"]["bleu"]
+                print(
+                    f"{name}, {found['direction']}: the {len(bundles)} as one ({millions:.1f} million parameters), "
+                    f"BLEU {bleu['value']:.2f} ({bleu['low']:.2f}-{bleu['high']:.2f})"
+                )
 
 
 def weights(bundle: Path) -> str:

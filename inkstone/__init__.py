@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inkstone.apps.classify import Classifier
     from inkstone.apps.embed import SentenceEncoder
+    from inkstone.apps.summarize import Summarizer
     from inkstone.apps.translate import Translator
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "SentenceEncoder", "Translator", "__version__"]
+__all__ = ["Classifier", "SentenceEncoder", "Summarizer", "Translator", "__version__"]
 
 _HOMES = {
     "Classifier": "inkstone.apps.classify",
     "SentenceEncoder": "inkstone.apps.embed",
+    "Summarizer": "inkstone.apps.summarize",
     "Translator": "inkstone.apps.translate",
 }
 

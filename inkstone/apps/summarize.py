@@ -18,7 +18,7 @@ from inkstone.generate.engine import Engine, GenerationOptions
 from inkstone.ground.errors import ConfigError, DataError
 from inkstone.ground.manifest import read_json
 from inkstone.model.bundle import Bundle, open_bundle
-from inkstone.text.language import detect
+from inkstone.text.language import detect, language_name
 from inkstone.text.normalize import Script, normalize
 from inkstone.text.pieces import packed
 from inkstone.text.sentences import split_sentences
@@ -30,11 +30,16 @@ SEARCH = GenerationOptions(no_repeat_ngram=3)  # what a summary says, it says on
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a document and its summary; score: the mean log-probability per token in nats."""
+    """A part of a document and its summary.
+
+    score: the mean log-probability per token in nats. finished: False where the summary reached the limit of tokens
+    before the model had ended it.
+    """
 
     text: str
     summary: str
     score: float
+    finished: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,11 @@ class Summary:
         """The whole summary."""
         joint = "" if self.language in SPACELESS else " "
         return joint.join(part.summary for part in self.parts if part.summary)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the summary of some part ends where the limit of tokens was, not where the model ended it."""
+        return not all(part.finished for part in self.parts)
 
     def as_json(self) -> dict[str, Any]:
         """The fields of the JSON document: coverage tells which share of the summary each part of the document has."""
@@ -67,7 +77,7 @@ class Summary:
                 for number, part in enumerate(self.parts, 1)
                 if whole
             ],
-            "cut": False,
+            "cut": self.cut,
         }
 
 
@@ -116,7 +126,7 @@ class Summarizer:
         for number, text in enumerate(clean, 1):
             if not text:
                 raise DataError(f"document {number} of {len(clean)} has no text to summarise.")
-        languages = [language or self._language(text) for text in clean]
+        languages = [language or self._language(number, text) for number, text in enumerate(clean, 1)]
         parts = [packed(text, self._length, self.most, self.most) for text in clean]
         sources = [
             source
@@ -129,18 +139,23 @@ class Summarizer:
             best = [next(found)[0] for _ in several]
             written = self.tokenizer.decode_batch([one.ids for one in best])
             made = [
-                Part(part, words.strip(), one.log_probability / (len(one.ids) + 1))
+                Part(part, words.strip(), one.log_probability / (len(one.ids) + 1), one.finished)
                 for part, words, one in zip(several, written, best, strict=True)
             ]
             summaries.append(Summary(text, code, tuple(made)))
         return summaries
 
-    def _language(self, text: str) -> str:
-        """The text's own where the model writes it, else the model's first."""
+    def _language(self, number: int, text: str) -> str:
+        """The text's own. Raises ConfigError for one that a model of several languages does not write."""
         if len(self.languages) == 1:
             return self.languages[0]
         found = detect(text).language
-        return found if found in self.languages else self.languages[0]
+        if found not in self.languages:
+            raise ConfigError(
+                f"{self.name} writes {', '.join(self.languages)}; document {number} looks like {language_name(found)}. "
+                "Say the language (--to) to have it summarised all the same."
+            )
+        return found
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer.encode(text))

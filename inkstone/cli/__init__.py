@@ -130,13 +130,24 @@ def training_manner(dry_run: bool, profile: bool) -> dict[str, Any]:
 
 
 def recipe_values(
-    recipe: Path | None, given: Mapping[str, Any], settings: Sequence[str] = ()
+    recipe: Path | None,
+    given: Mapping[str, Any],
+    settings: Sequence[str] = (),
+    task: str | None = None,
 ) -> dict[str, Any]:
-    """A recipe file's values, the options of the command over them, and over those what `--set` says."""
+    """A recipe file's values, the options of the command over them, and over those what `--set` says.
+
+    task: what the command trains; None keeps what the file says. Raises ConfigError for a recipe of another task.
+    """
     from inkstone.ground.configuration import from_settings, overlay, read_yaml
     from inkstone.recipes.run import recipe_file
 
-    return overlay(read_yaml(recipe_file(recipe)) if recipe else {}, given, from_settings(settings))
+    values = overlay(read_yaml(recipe_file(recipe)) if recipe else {}, given, from_settings(settings))
+    if task is not None and (said := values.pop("task", task)) != task:
+        raise ConfigError(
+            f"{recipe} says that it is a recipe of task {said}, and this command is for {task}."
+        )
+    return values
 
 
 def recipe_of(

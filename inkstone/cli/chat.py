@@ -60,7 +60,7 @@ def train_chat(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
-    values = laid_under(recipe_values(recipe, given, settings))
+    values = laid_under(recipe_values(recipe, given, settings, "chat"))
     place = place_of(out, values)
     if not values.get("data") or not values.get("base"):
         raise ConfigError(

@@ -161,7 +161,7 @@ def train_classify(
         "options": options,
     }
     given = {key: value for key, value in given.items() if value}
-    values = recipe_values(recipe, given, settings)
+    values = recipe_values(recipe, given, settings, "classify")
     if manner := training_manner(dry_run, profile):
         loops: dict[str, Any] = {one: {"training": manner} for one in ("transformer", "rnn", "cnn")}
         tuned = isinstance(values.get("options"), dict) and values["options"].get("pretrained", {}).get(

@@ -94,7 +94,7 @@ def train_embed(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value}
-    values = recipe_values(recipe, given, settings)
+    values = recipe_values(recipe, given, settings, "embed")
     title = str(recipe or "recipe")
     resolved, place = recipe_of(EmbedRecipe, values, out, title, "pairs of texts", check_beforehand)
     train_and_report(train_encoder, resolved, place, as_json, on, workers)

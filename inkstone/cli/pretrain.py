@@ -67,7 +67,7 @@ def pretrain(
     if which is not None and recipe is not None:
         raise ConfigError(f"two recipes are given, {which} and {recipe}. Give one.")
     recipe = which or recipe
-    values = recipe_values(recipe, given, settings)
+    values = recipe_values(recipe, given, settings, "pretrain")
     resolved, place = recipe_of(PretrainRecipe, values, out, str(recipe or "recipe"), "documents", check)
     train_and_report(run, resolved, place, as_json, on, workers)
 

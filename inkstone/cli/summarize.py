@@ -133,7 +133,7 @@ def train_summarize(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
-    values = laid_under(recipe_values(recipe, given, settings))
+    values = laid_under(recipe_values(recipe, given, settings, "summarize"))
     title = str(recipe or "recipe")
     resolved, place = recipe_of(SummarizeRecipe, values, out, title, "documents with summaries", check)
     train_and_report(train_summarizer, resolved, place, as_json, on, workers)

@@ -96,7 +96,7 @@ def train_translate(
         "training": training_manner(dry_run, profile),
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
-    values = laid_under(recipe_values(recipe, given, settings))
+    values = laid_under(recipe_values(recipe, given, settings, "translate"))
     resolved, place = recipe_of(TranslateRecipe, values, out, str(recipe or "recipe"), "pairs", check)
     _train_translator(resolved, place, as_json, on, workers)
 

@@ -70,11 +70,12 @@ def tune(
     file = recipe if what in TASKS else named
     given: dict[str, Any] = {"data": data, "valid": valid, "fields": parse_fields(fields)}
     given = {key: value for key, value in given.items() if value}
-    values = recipe_values(file, given, settings)
+    values = recipe_values(file, given, settings, what if what in TASKS else None)
     values.setdefault("name", "tuned")
     if not values.get("data"):
         raise ConfigError("there is nothing to train on. Give --data FILE, or a recipe that names data.")
     task = what if what in TASKS else task_of(values, str(file))
+    values.pop("task", None)
     if find_rate:
         curve = rate_of(task, values)
         if as_json:

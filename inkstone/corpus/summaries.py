@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 from inkstone.corpus.read import Part, Reading, Source
@@ -21,20 +20,13 @@ from inkstone.ground.errors import ConfigError, DataError, not_known
 from inkstone.ground.records import Summarized
 from inkstone.text.language import HAN, KANA, UNDETERMINED, checked_code, detect
 
-NAMES = (
-    *((text, "summary") for text in ("document", "text", "article", "dialogue", "content", "source")),
-    ("article", "highlights"),
-    ("source", "targets"),
-    ("source", "target"),
-    ("abstract", "title"),
-    ("text", "title"),
-    ("content", "title"),
-)
+DOCUMENTS = ("document", "text", "article", "dialogue", "abstract", "body", "content", "source")
+SUMMARIES = ("summary", "summaries", "highlights", "targets", "target", "title", "abstract")
 ROLES = ("document", "summary")
 _SAMPLE, _SHARE = (
     200,
     0.1,
-)  # records that tell a file's languages, and the share of them that a language needs
+)  # documents that tell a file's languages, and the share of them that a language needs
 _SPACELESS = re.compile(f"[{HAN}{KANA}\u3000-\u303f\uff00-\uffef”’…]$")  # text after it needs no space
 
 
@@ -86,23 +78,23 @@ def _part(path: Path, fields: Mapping[str, str], language: str | None) -> Part[S
 
 def _chosen(table: Table) -> tuple[str, str]:
     known = {column.strip().lower(): column for column in table.columns}
-    for one, other in NAMES:
-        if one in known and other in known:
-            return known[one], known[other]
+    for summary in SUMMARIES:
+        for document in DOCUMENTS:
+            if summary in known and document in known and summary != document:
+                return known[document], known[summary]
     if table.format == "tsv" and not table.header and len(table.columns) == 2:
         return "1", "2"
-    named = ", ".join(table.columns) or "none"
-    pairs = "; ".join(f"{one} and {other}" for one, other in NAMES)
     raise DataError(
-        f"{table.head.path} ({table.format}) has the columns {named}, where a document and its summary are needed "
-        f"({pairs}). Name them with --fields document=…,summary=…"
+        f"{table.head.path} ({table.format}) has the columns {', '.join(table.columns) or 'none'}, where a document "
+        f"({', '.join(DOCUMENTS)}) and its summary ({', '.join(SUMMARIES)}) are needed. Name them with "
+        "--fields document=…,summary=…"
     )
 
 
 def _languages(table: Table, document: str) -> tuple[str, ...]:
-    """The languages that at least a tenth of the first documents are in, the most frequent first."""
-    texts = (_joined(row.get(document)) for _, row in islice(table.rows(lambda number, what: None), _SAMPLE))
-    votes = Counter(detect(text).language for text in texts if text is not None)
+    """The languages that at least a tenth of the documents are in, the most frequent first."""
+    texts = [text for row in _spread(table) if (text := _joined(row.get(document))) is not None]
+    votes = Counter(detect(text).language for text in texts)
     votes.pop(UNDETERMINED, None)
     found = tuple(code for code, count in votes.most_common() if count >= _SHARE * votes.total())
     if not found:
@@ -110,6 +102,18 @@ def _languages(table: Table, document: str) -> tuple[str, ...]:
             f'{table.head.path}: the language of "{document}" cannot be told from its text. Give --language.'
         )
     return found
+
+
+def _spread(table: Table) -> list[Row]:
+    """Some rows from all over a table, as far apart from each other: a file may be sorted by language."""
+    kept: list[Row] = []
+    apart = 1
+    for number, (_, row) in enumerate(table.rows(lambda number, what: None)):
+        if number % apart == 0:
+            kept.append(row)
+        if len(kept) == 2 * _SAMPLE:
+            kept, apart = kept[::2], 2 * apart
+    return kept
 
 
 def _joined(value: object) -> str | None:

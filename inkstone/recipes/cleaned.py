@@ -78,8 +78,18 @@ def _split(
             f"{len(records)} {called} (without duplicates and what cleaning drops) are too few to hold out {wanted}"
             " of them. Give --valid and --test, or more data."
         )
-    ordered = sorted(records, key=lambda one: hashlib.sha256(key_of(sides(one)[0]).encode()).digest())
-    held, rest = ordered[:wanted], ordered[wanted:]
+    keyed = sorted((_place(one), number) for number, one in enumerate(records))
+    ordered = [records[number] for _, number in keyed]
+    borders = [
+        next((n for n in range(least, len(keyed)) if keyed[n][0] != keyed[n - 1][0]), len(keyed))
+        for least in (size, wanted)
+    ]
+    held, rest = ordered[: borders[1]], ordered[borders[1] :]
     if not tests:
-        tests, held = {"held out": held[:size]}, held[size:]
+        tests, held = {"held out": held[: borders[0]]}, held[borders[0] :] if not valid else []
     return rest, valid or held, tests
+
+
+def _place(record: Document | Pair | Related) -> bytes:
+    """Where a record stands among others: those with the same (first) text stand together, and are held out together."""
+    return hashlib.sha256(key_of(sides(record)[0]).encode()).digest()

@@ -30,6 +30,7 @@ from inkstone.metrics.classification import label_names
 from inkstone.metrics.statistics import RESAMPLES, Measured, Tally
 from inkstone.metrics.text import Tokenize
 from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.recipes.pairs import as_pairs
 from inkstone.recipes.preflight import language_findings
 from inkstone.text.normalize import normalize
 
@@ -202,6 +203,10 @@ def _summaries(
         data, language=options.target_language, fields=options.fields, strict=options.strict
     )
     records = list(reading)
+    if options.source_language or options.tokenize:
+        raise ConfigError(
+            "--from and --tokenize are for translators: a summary is in its document's language."
+        )
     unknown = sorted({one.language for one in records} - set(side.bundle.languages))
     if unknown:
         raise DataError(
@@ -229,7 +234,8 @@ def _summaries(
         references = [record.summaries for record in records]
         return summary_tallies(summaries, references), time.perf_counter() - start
 
-    return _evaluation(side, rival, answer, reading, options)
+    pairs = [pair for record in records for pair in as_pairs(record)]
+    return _evaluation(side, rival, answer, reading, options, notes=language_findings(pairs, "test"))
 
 
 def _search(options: Options) -> Any:

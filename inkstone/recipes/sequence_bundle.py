@@ -122,8 +122,12 @@ def _ship(
     """Export and prove on real sentences of the validation set, taken evenly from every direction."""
     from inkstone.ship.parity import PROBES, SENTENCES, ship_translator
 
-    pairs = spread(corpus.valid, directions, SENTENCES)
-    sources = [translation_sources(tokenizer, [p.source], p.target_language)[0] for p in pairs]
+    found = spread(corpus.valid, directions, SENTENCES)
+    encoded = [translation_sources(tokenizer, [p.source], p.target_language)[0] for p in found]
+    fitting = [n for n, source in enumerate(encoded) if len(source) <= recipe.max_length]
+    pairs, sources = [found[n] for n in fitting], [encoded[n] for n in fitting]
+    if len(pairs) < len(found):
+        say(f"{len(found) - len(pairs)} of {len(found)} validation texts are too long to prove the engine on")
     probes = [
         (f"{source}-{target} {number}", translation_sources(tokenizer, [text], target)[0])
         for source, target in directions

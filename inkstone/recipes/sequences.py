@@ -98,12 +98,15 @@ def learn(recipe: SequenceRecipe, run: Path) -> Learnt:
     pairs = both(corpus.train, directions) if recipe.turns else corpus.train
     examples, too_long = encode(tokenizer, pairs, recipe.max_length)
     corpus.dropped["too many tokens"] += too_long
-    valid, _ = encode(tokenizer, spread(corpus.valid, directions, VALIDATED), recipe.max_length)
+    valid, unread = encode(tokenizer, spread(corpus.valid, directions, VALIDATED), recipe.max_length)
     if not examples or not valid:
         raise DataError(
             f"no pair is left to {'train on' if not examples else 'validate with'} after cleaning."
         )
-    say(f"{len(examples):,} examples, {len(valid):,} for validation, vocabulary {tokenizer.vocab_size:,}")
+    said = f" ({unread:,} more are longer than max_length)" if unread else ""
+    say(
+        f"{len(examples):,} examples, {len(valid):,} for validation{said}, vocabulary {tokenizer.vocab_size:,}"
+    )
 
     tokenizer.save(run / "tokenizer.json")
     begun = begin(recipe, base, tokenizer)

@@ -19,6 +19,7 @@ from inkstone.ground.records import Pair
 from inkstone.judge.baselines import lead
 from inkstone.judge.evaluate import judge_summaries, measure, signatures, summary_tallies
 from inkstone.judge.facts import Result, Sample
+from inkstone.metrics.statistics import Tally
 from inkstone.recipes import sequence_bundle
 from inkstone.recipes.pairs import encode, turned
 from inkstone.recipes.sequences import foreseen
@@ -61,7 +62,7 @@ def _judged(recipe: SummarizeRecipe, learnt: Learnt, folder: Path) -> sequence_b
             def written(by: Summarizer, texts: Sequence[str] = texts, language: str = language) -> list[str]:
                 return [one.summary for one in by.summarize(texts, language=language, options=search)]
 
-            summaries = written(summarizer)
+            summaries, tokens = written(summarizer), _foreseen(learnt, tests, language)
             others = {"lead": lead(texts)}
             if base is not None:
                 say(f"{base.name}, from which it began, on the same texts")
@@ -71,13 +72,13 @@ def _judged(recipe: SummarizeRecipe, learnt: Learnt, folder: Path) -> sequence_b
                     test_set=name,
                     n=len(texts),
                     metrics=judge_summaries(summaries, references, rng=np.random.default_rng(0))
-                    | _foreseen(learnt, tests, language),
+                    | measure(tokens, rng=np.random.default_rng(0)),
                     baselines={
                         baseline: judge_summaries(found, references, rng=np.random.default_rng(0))
                         for baseline, found in others.items()
                     },
                     direction=language,
-                    signatures=signatures(summary_tallies(summaries, references)),
+                    signatures=signatures(summary_tallies(summaries, references) | tokens),
                 )
             )
             samples += [
@@ -87,14 +88,15 @@ def _judged(recipe: SummarizeRecipe, learnt: Learnt, folder: Path) -> sequence_b
     return results, samples
 
 
-def _foreseen(learnt: Learnt, tests: dict[str, list[str]], language: str) -> dict[str, Any]:
+def _foreseen(learnt: Learnt, tests: dict[str, list[str]], language: str) -> dict[str, Tally]:
     """Loss and accuracy of the tokens of the first references; documents too long for training are left out, and said."""
     pairs = [Pair(text, several[0], language, language) for text, several in tests.items()]
     examples, too_long = encode(learnt.tokenizer, pairs, learnt.recipe.max_length)
-    if too_long:
-        say(
-            f"{too_long} of {len(pairs)} are longer than max_length: their tokens are not among those foreseen"
-        )
     if not examples:
+        say(f"all {len(pairs)} documents are longer than max_length: there is no loss to measure")
         return {}
-    return measure(foreseen(learnt, examples), rng=np.random.default_rng(0))
+    found = foreseen(learnt, examples)
+    if not too_long:
+        return found
+    note = f"without {too_long} of {len(pairs)} documents, which are longer than max_length"
+    return {name: replace(tally, signature=f"{tally.signature}, {note}") for name, tally in found.items()}

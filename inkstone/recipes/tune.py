@@ -161,6 +161,9 @@ def laid_over(values: Mapping[str, Any], parameters: Parameters) -> dict[str, An
 
 def task_of(values: Mapping[str, Any], title: str) -> str:
     """Of which task a recipe is. Raises ConfigError when it is of none, or could be of several."""
+    if (said := values.get("task")) is not None:
+        _task(str(said))
+        return str(said)
     fitting = []
     for name, task in TASKS.items():
         with suppress(ConfigError):
@@ -418,5 +421,7 @@ def _write_best(result: Search, values: Mapping[str, Any]) -> None:
     value = result.shown(result.best)
     said = f"# The best of {len(result.trials)} trials: {result.metric} {value:.4g} of the validation."
     verb = "pretrain" if result.task == "pretrain" else f"train {result.task}"
-    text = yaml.safe_dump(json.loads(json.dumps(values)), allow_unicode=True, sort_keys=False)
+    text = yaml.safe_dump(
+        {"task": result.task, **json.loads(json.dumps(values))}, allow_unicode=True, sort_keys=False
+    )
     write_text(result.recipe, f"{said}\n#   inkstone {verb} --recipe {result.recipe} --out MODEL\n{text}")

@@ -25,7 +25,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize(
     ("document", "summary"),
     [("document", "summary"), ("text", "summary"), ("article", "highlights"), ("abstract", "title"),
-     ("source", "targets"), ("dialogue", "summary")],
+     ("source", "targets"), ("dialogue", "summaries"), ("article", "abstract")],
 )  # fmt: skip
 def test_fields_are_told_by_their_names(tmp_path: Path, document: str, summary: str) -> None:
     file = write(tmp_path / "a.jsonl", [{"id": "7", summary: "Bridge closed.", document: ENGLISH}])
@@ -57,6 +57,18 @@ def test_languages_are_told_by_the_documents(tmp_path: Path) -> None:
     assert {one.language for one in read_summaries([tmp_path / "a.jsonl"], language="zh")} == {"zh"}
 
 
+def test_a_column_of_that_name_may_be_something_else(tmp_path: Path) -> None:
+    row = {"source": "a journal", "abstract": ENGLISH, "title": "Bridges", "summary": "Closed."}
+    (found,) = read_summaries([write(tmp_path / "a.jsonl", [row])])
+    assert (found.document, found.summaries) == (ENGLISH, ("Closed.",))
+
+
+def test_a_file_sorted_by_language_has_both(tmp_path: Path) -> None:
+    rows = [{"document": f"{text} {n}", "summary": "."} for text in (ENGLISH, CHINESE) for n in range(450)]
+    languages = [one.language for one in read_summaries([write(tmp_path / "a.jsonl", rows)])]
+    assert languages == ["en"] * 450 + ["zh"] * 450
+
+
 def test_bad_rows_are_problems_and_not_silence(tmp_path: Path) -> None:
     rows = [
         {"document": ENGLISH, "summary": ""},
@@ -71,17 +83,15 @@ def test_bad_rows_are_problems_and_not_silence(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.jsonl", [{"body": ENGLISH, "gist": "b"}])
-    with pytest.raises(
-        DataError, match="has the columns body, gist, where a document and its summary are needed"
-    ):
+    file = write(tmp_path / "a.jsonl", [{"essay": ENGLISH, "gist": "b"}])
+    with pytest.raises(DataError, match="has the columns essay, gist, where a document"):
         read_summaries([file])
-    (found,) = read_summaries([file], fields={"document": "body", "summary": "gist"})
+    (found,) = read_summaries([file], fields={"document": "essay", "summary": "gist"})
     assert found.summaries == ("b",)
     with pytest.raises(ConfigError, match="both document and summary"):
-        read_summaries([file], fields={"document": "body"})
+        read_summaries([file], fields={"document": "essay"})
     with pytest.raises(ConfigError, match="Valid: document, summary"):
-        read_summaries([file], fields={"source": "body", "summary": "gist"})
+        read_summaries([file], fields={"source": "essay", "summary": "gist"})
     numbers = write(tmp_path / "b.jsonl", [{"document": "12 34", "summary": "5"}])
     with pytest.raises(ConfigError, match=r"cannot be told from its text\. Give --language"):
         read_summaries([numbers])

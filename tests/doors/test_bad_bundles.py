@@ -65,7 +65,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no description": (lambda bundle: (bundle / "inkstone.json").unlink(), "inkstone.json is missing"),
     "unknown task": (
         rewritten("inkstone.json", lambda d: d.update(task="translat")),
-        'task="translat" is not known … translate, classify … Did you mean "translate"',
+        'task="translat" is not known … translate, summarize, classify … Did you mean "translate"',
     ),
     "no task": (rewritten("inkstone.json", lambda d: d.pop("task")), "task"),
     "no languages": (rewritten("inkstone.json", lambda d: d.pop("languages")), "languages must be a list"),

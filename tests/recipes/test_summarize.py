@@ -17,10 +17,12 @@ pytest.importorskip("torch", reason="training needs torch")
 
 from inkstone.apps.summarize import Summarizer
 from inkstone.cli import main
+from inkstone.generate.engine import GenerationOptions
 from inkstone.ground.errors import BundleError, ConfigError, DataError
 from inkstone.learn.listening import Listener, listening
 from inkstone.learn.loop import TrainingOptions
-from inkstone.recipes.evaluate import evaluate
+from inkstone.recipes.evaluate import Options, evaluate
+from inkstone.recipes.pairs import read_corpus
 from inkstone.recipes.rerun import rerun
 from inkstone.recipes.summarize import load_recipe, train_summarizer
 from inkstone.recipes.summarizer_recipe import SummarizeRecipe
@@ -97,10 +99,7 @@ def test_summaries_in_python(made: Made) -> None:
     english, chinese = summarizer.summarize(
         ["It rains a lot here. Today Tom buy the book.", "这里常常下雨。今天汤姆买这本书。"]
     )
-    assert (english.summary, english.language) == (
-        "Tom buy the book.".replace("buys", "buy"),
-        "en",
-    ) or english.summary
+    assert (english.summary, english.language) == ("Tom buy the book.", "en")
     assert chinese.language == "zh"
     assert "汤姆" in chinese.summary
     assert summarizer("这里常常下雨。今天我需要一只狗。") == "我需要一只狗。"
@@ -127,10 +126,51 @@ def test_what_it_cannot_do_is_said(made: Made) -> None:
         summarizer.summarize(["x"], language="fr")
     with pytest.raises(DataError, match="document 2 of 2 has no text"):
         summarizer.summarize(["x", " \n"])
+    with pytest.raises(ConfigError, match="document 1 looks like French"):
+        summarizer.summarize(["Le vieux pont sera fermé jusqu'au printemps."])
     with pytest.raises(ConfigError, match="a list of documents"):
         summarizer.summarize("x")
     with pytest.raises(BundleError, match="task"):
         Summarizer("zh-en")
+
+
+def test_a_summary_that_ends_at_the_limit_says_so(made: Made) -> None:
+    summarizer = Summarizer(made.bundle)
+    text = "It rains a lot here. Today I need the cat."
+    whole, short = (
+        summarizer.summarize([text], options=GenerationOptions(max_length=most))[0] for most in (32, 2)
+    )
+    assert (whole.cut, whole.as_json()["cut"]) == (False, False)
+    assert (short.cut, short.as_json()["cut"]) == (True, True)
+
+
+def test_documents_too_long_to_validate_with_stop_nothing(
+    made: Made, tmp_path: Path, capsys: Capture
+) -> None:
+    rows = [json.loads(line) for line in Path(made.recipe.valid[0]).read_text("utf-8").splitlines()]
+    rows[::2] = [{**row, "document": f"{row['document']} " * 40} for row in rows[::2]]
+    valid = write(tmp_path / "valid.jsonl", rows)
+    training = replace(made.recipe.training, epochs=0.1)
+    recipe = replace(made.recipe, valid=(valid,), test={"long": (valid,)}, training=training)
+    result = train_summarizer(recipe, tmp_path / "out")
+    assert "are too long to prove the engine on" in capsys.readouterr().err
+    assert result["metrics"]["long en"]["rougeL"] >= 0
+    assert "documents, which are longer than max_length" in (tmp_path / "out" / "README.md").read_text(
+        "utf-8"
+    )
+
+
+def test_what_is_held_out_is_held_out_with_all_of_its_summaries(tmp_path: Path) -> None:
+    rows = [
+        {**row, "summary": [f"{word} {row['summary'][0]}" for word in "abc"]}
+        for row in made_documents()[:300]
+    ]
+    recipe = SummarizeRecipe(name="x", data=(write(tmp_path / "a.jsonl", rows),))
+    corpus = read_corpus(recipe)
+    parts = [{pair.source for pair in some} for some in (corpus.train, corpus.valid, *corpus.tests.values())]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 300
+    assert all(len(some) == 3 * len(texts) for some, texts in zip(
+        (corpus.train, corpus.valid, *corpus.tests.values()), parts, strict=True))  # fmt: skip
 
 
 def test_on_the_command_line(
@@ -161,10 +201,10 @@ def test_on_the_command_line(
 def test_evaluate_gives_the_figures_of_the_card(made: Made, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in made.test.read_text("utf-8").splitlines()]
     chinese = write(tmp_path / "zh.jsonl", [row for row in rows if "雨" in row["document"]])
-    found = evaluate(made.bundle, [chinese], against=made.bundle)
+    found = evaluate(made.bundle, [chinese], against=made.bundle, options=Options(beam_size=2))
     card = made.result["metrics"]["unseen zh"]
     for name in ("rouge1", "rouge2", "rougeL"):
-        assert found.metrics[name].value == pytest.approx(card[name], abs=2)  # another width of the beam
+        assert found.metrics[name].value == pytest.approx(card[name], abs=1e-4)
     assert found.comparison is not None
     assert found.comparison.differences["rougeL"].value == 0
     both = evaluate(made.bundle, [made.test])

@@ -27,6 +27,7 @@ Capture = pytest.CaptureFixture[str]
 def recipe(tmp_path: Path) -> Path:
     """A recipe of a translator of seconds."""
     values: dict[str, Any] = {
+        "task": "translate",
         "data": [str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))],
         "architecture": "transformer", "size": "tiny", "model": SMALL, "vocab_size": 300,
         "training": {"epochs": 1, "tokens_per_batch": 512, "warmup_steps": 2, "validate_every": 4},
@@ -67,7 +68,9 @@ def test_a_translators_recipe_is_searched_and_the_best_can_be_trained(
     assert (found["task"], found["metric"], len(found["trials"])) == ("translate", "accuracy", 2)
     assert found["best"]["value"] == max(one["value"] for one in found["trials"])
     assert not list((tmp_path / "search").rglob("checkpoints")), "what trials no longer need is gone"
-    best = build(TranslateRecipe, read_yaml(found["recipe"]), "best")
+    values = read_yaml(found["recipe"])
+    assert values.pop("task") == "translate"
+    best = build(TranslateRecipe, values, "best")
     assert best.training.learning_rate == pytest.approx(found["best"]["parameters"]["training.learning_rate"])
     assert best.model == {**SMALL, "dropout": found["best"]["parameters"]["model.dropout"]}
     again = document(capsys, *command, "--trials", "3")
@@ -124,6 +127,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_was_under_way(
 ) -> None:
     file = Path(space(tmp_path, "training.learning_rate: {low: 0.001, high: 0.01}"))
     values = {"name": "made", **read_yaml(recipe)}
+    del values["task"]
     whole = tuning.tune("translate", values, file, tmp_path / "whole", trials=2)
     judge = tuning.Judge.validated
     calls = iter(range(5))
@@ -189,11 +193,11 @@ class TestWhatIsWrong:
         [
             (
                 ["sing", "--find-rate"],
-                'recipe="sing" is not known. Valid: chat, classify, embed, pretrain, translate, english-novels',
+                'recipe="sing" is not known. Valid: chat, classify, embed, pretrain, summarize, translate',
             ),
             (
                 ["missing.yaml", "--find-rate"],
-                "is neither a task (translate, classify, pretrain, embed, chat) nor",
+                "is neither a task (translate, summarize, classify, pretrain, embed, chat) nor",
             ),
             (["translate", "--find-rate"], "there is nothing to train on"),
             (["translate", "--data", "pairs.tsv"], "Give --space FILE and --out FOLDER"),
@@ -219,10 +223,17 @@ class TestWhatIsWrong:
         assert main(command) == 2
         assert "names nothing to search through" in capsys.readouterr().err
 
+    def test_a_recipe_of_another_task(self, recipe: Path, tmp_path: Path, capsys: Capture) -> None:
+        said = f"{recipe} says that it is a recipe of task translate, and this command is for summarize"
+        assert main(["tune", "summarize", "--recipe", str(recipe), "--find-rate"]) == 2
+        assert said in capsys.readouterr().err
+        assert main(["train", "summarize", "--recipe", str(recipe), "--out", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
+
     def test_a_recipe_that_could_be_of_several_tasks(self, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "any.yaml").write_text("data: [a.jsonl]")
         assert main(["tune", str(tmp_path / "any.yaml"), "--find-rate"]) == 2
         assert (
-            "can be a recipe of translate, classify, pretrain, embed. Name the task"
+            "can be a recipe of translate, summarize, classify, pretrain, embed. Name the task"
             in capsys.readouterr().err
         )

@@ -65,7 +65,7 @@ def compress(model: str | Path, recipe: CompressRecipe, out: Path) -> dict[str, 
     bundle = open_bundle(model)
     if bundle.task not in TASKS:
         raise ConfigError(
-            f"{bundle.path} is a {bundle.task}, which cannot be compressed yet. Valid: {', '.join(TASKS)}."
+            f"{bundle.path} is of task {bundle.task}, which cannot be compressed yet. Valid: {', '.join(TASKS)}."
         )
     result = TASKS[bundle.task](bundle, recipe, out)
     shutil.rmtree(run_folder(out), ignore_errors=True)
