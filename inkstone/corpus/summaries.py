@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from inkstone.corpus.read import Part, Reading, Source
 from inkstone.corpus.tables import Row, Table, open_table
 from inkstone.ground.errors import ConfigError, DataError, not_known
-from inkstone.ground.records import Summarized
+from inkstone.ground.records import Pair, Summarized
 from inkstone.text.language import HAN, KANA, UNDETERMINED, checked_code, detect
 
 DOCUMENTS = ("document", "text", "article", "dialogue", "abstract", "body", "content", "source")
@@ -52,6 +52,15 @@ def read_summaries(
         raise ConfigError("fields must name both document and summary, such as document=text,summary=title.")
     code = None if language is None else checked_code(language)
     return Reading([_part(Path(path), dict(fields or {}), code) for path in paths], strict)
+
+
+def as_pairs(record: Pair | Summarized) -> Iterator[Pair]:
+    """The pairs that a record holds: a document with each of its summaries is one."""
+    if isinstance(record, Pair):
+        yield record
+        return
+    for summary in record.summaries:
+        yield Pair(record.document, summary, record.language, record.language, record.origin)
 
 
 def _part(path: Path, fields: Mapping[str, str], language: str | None) -> Part[Summarized]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from inkstone.corpus.read import Reading, read_documents, read_labelled, read_pairs
 from inkstone.corpus.related import read_related
-from inkstone.corpus.summaries import read_summaries
+from inkstone.corpus.summaries import as_pairs, read_summaries
 from inkstone.ground.errors import ConfigError, DataError
 from inkstone.ground.records import Document, Labelled, Pair, Related, Summarized
 from inkstone.judge.compare import PRIMARY, Comparison, compare
@@ -30,7 +30,6 @@ from inkstone.metrics.classification import label_names
 from inkstone.metrics.statistics import RESAMPLES, Measured, Tally
 from inkstone.metrics.text import Tokenize
 from inkstone.model.bundle import Bundle, open_bundle
-from inkstone.recipes.pairs import as_pairs
 from inkstone.recipes.preflight import language_findings
 from inkstone.text.normalize import normalize
 

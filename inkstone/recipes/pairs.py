@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inkstone.corpus.read import read_pairs
-from inkstone.corpus.summaries import read_summaries
+from inkstone.corpus.summaries import as_pairs, read_summaries
 from inkstone.ground.errors import Collected, DataError, raise_all
 from inkstone.ground.progress import say
 from inkstone.ground.records import Pair, Summarized
@@ -111,15 +111,6 @@ def _read(recipe: SequenceRecipe, paths: Sequence[str]) -> Any:
     return read_pairs(
         list(paths), source_language=recipe.source, target_language=recipe.target, fields=recipe.fields
     )
-
-
-def as_pairs(record: Pair | Summarized) -> Iterator[Pair]:
-    """The pairs that a record holds: a document with each of its summaries is one."""
-    if isinstance(record, Pair):
-        yield record
-        return
-    for summary in record.summaries:
-        yield Pair(record.document, summary, record.language, record.language, record.origin)
 
 
 def _normalised(records: Iterable[Pair | Summarized], recipe: SequenceRecipe) -> Iterable[Pair]:
