@@ -156,7 +156,7 @@ def recipe_of(
     out: Path | None,
     title: str,
     what: str,
-    check: Callable[[Any, Path, Collected], None],
+    check: Callable[[Any, Path, Collected], object],
 ) -> tuple[Any, Path]:
     """The recipe that these values make, and where its model goes. Raises InkstoneError with all that is wrong with them.
 

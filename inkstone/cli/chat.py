@@ -43,11 +43,10 @@ def train_chat(
     as_json: AsJson = False,
 ) -> None:
     """Teach a language model to answer, from conversations."""
-    from inkstone.cli import recipe_values, train_and_report, training_manner
-    from inkstone.ground.configuration import build
+    from inkstone.cli import recipe_of, recipe_values, train_and_report, training_manner
+    from inkstone.recipes.chat import check_beforehand
     from inkstone.recipes.chat import train_chat as run
     from inkstone.recipes.chat_recipe import ChatRecipe, laid_under
-    from inkstone.recipes.run import place_of, refuse_taken
 
     given: dict[str, Any] = {
         "data": data,
@@ -61,14 +60,13 @@ def train_chat(
     }
     given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
     values = laid_under(recipe_values(recipe, given, settings, "chat"))
-    place = place_of(out, values)
     if not values.get("data") or not values.get("base"):
         raise ConfigError(
             "there is nothing to train on, or nothing that learns. Give --data FILE (conversations) and --base MODEL, "
             "or a --recipe that names both."
         )
-    resolved = build(ChatRecipe, values, str(recipe or "recipe"))
-    refuse_taken(place)
+    title = str(recipe or "recipe")
+    resolved, place = recipe_of(ChatRecipe, values, out, title, "conversations", check_beforehand)
     train_and_report(run, resolved, place, as_json, on, workers)
 
 

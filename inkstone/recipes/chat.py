@@ -13,6 +13,7 @@ resume`.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,14 +21,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from inkstone.ground.errors import BundleError, ConfigError, raise_all, require
+from inkstone.ground.errors import BundleError, Collected, ConfigError, raise_all, require
 from inkstone.ground.files import sha256
 from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.recipes.chat_bundle import finish
 from inkstone.recipes.chat_recipe import ADAPTER, ChatRecipe
+from inkstone.recipes.preflight import (
+    check_all,
+    cut_findings,
+    dropped_findings,
+    parameters_of,
+    refuse_small_disk,
+)
 from inkstone.recipes.run import clear, kept_recipe, kept_run
-from inkstone.recipes.talks import read_talks, replies_of
+from inkstone.recipes.talks import as_they_came, read_talks, replies_of
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
 from inkstone.text.template import CHATML, DEFAULT_CHAT_TEMPLATE
 from inkstone.text.tokenizer import BOS, Tokenizer
@@ -59,10 +67,49 @@ def train_chat(recipe: ChatRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
-    taught = opened(recipe)
-    check(recipe, taught)
+    taught = check_beforehand(recipe, out, Collected(recipe.name.strip() or "recipe"))
     with kept_run("chat", recipe, out, dry=recipe.training.preflight == "only") as run:
         return _train(recipe, taught, out, run)
+
+
+def check_beforehand(recipe: ChatRecipe, out: Path, found: Collected) -> Taught:
+    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError.
+
+    Gives the base, which had to be opened for that.
+    """
+    from inkstone.learn.watch import require_watchers
+
+    bases: list[Taught] = []
+
+    def base() -> None:
+        bases.append(opened(recipe))
+        check(recipe, bases[0])
+
+    def disk() -> None:
+        for one in bases:
+            refuse_small_disk(out, parameters_of(one.model.config), recipe.training.preflight)
+
+    check_all(
+        found,
+        recipe,
+        lambda: check_options(recipe),
+        base,
+        lambda: require_watchers(recipe.training.watch),
+        disk,
+        read=lambda: as_they_came(recipe),
+    )
+    return bases[0]
+
+
+def findings(talks: Talks, block: int) -> list[str]:
+    """What is worth knowing of the data before a model learns from it."""
+    dropped = Counter(talks.dropped)
+    shared = f"test overlap: {talks.shared:,} of {len(talks.test):,} test conversations stand in the validation data too"
+    return [
+        *dropped_findings(dropped, len(talks.train), "conversations"),
+        *cut_findings(talks.cut, len(talks.train), "conversations", block),
+        *([shared] if talks.shared else []),
+    ]
 
 
 def _train(recipe: ChatRecipe, taught: Taught, out: Path, run: Path) -> dict[str, Any]:
@@ -122,7 +169,8 @@ def learn(recipe: ChatRecipe, taught: Taught, talks: Talks, run: Path) -> Learnt
 
     feed, validate = feed_of(talks.train), validation(feed_of(talks.valid))
     with learning(recipe, taught) as adapters:
-        foreseen = preflight(taught.model, causal, feed, validate, training, run)
+        found = findings(talks, recipe.block)
+        foreseen = preflight(taught.model, causal, feed, validate, training, run, found)
         outcome = train_on(
             taught.model,
             causal,
@@ -184,18 +232,11 @@ def _digest(model: Transformer) -> str:
     return digest.hexdigest()
 
 
-def check(recipe: ChatRecipe, taught: Taught) -> None:
-    """Say what cannot be before anything is read, not after hours of training. Raises ConfigError."""
-    from inkstone.ship.ctranslate2 import obstacles
-
-    config = taught.model.config
+def check_options(recipe: ChatRecipe) -> None:
+    """Say what of the recipe cannot be, whatever the base is. Raises ConfigError."""
     problems = [] if recipe.name.strip() else ["name is empty: give the model a name"]
     if recipe.block < 8:
         problems.append(f"block={recipe.block} must be at least 8 tokens")
-    if 0 < config.position_limit < recipe.block:
-        problems.append(
-            f"block={recipe.block} is more than the base's max_positions={config.max_positions}: lower it"
-        )
     if recipe.block > recipe.training.tokens_per_batch:
         problems.append(
             f"block={recipe.block} is more than training.tokens_per_batch={recipe.training.tokens_per_batch}: "
@@ -203,6 +244,18 @@ def check(recipe: ChatRecipe, taught: Taught) -> None:
         )
     if recipe.training.metric not in ("loss", "accuracy"):
         problems.append(f"training.metric={recipe.training.metric} is not known. Valid: loss, accuracy")
+    raise_all(ConfigError, "recipe", problems)
+
+
+def check(recipe: ChatRecipe, taught: Taught) -> None:
+    """Say what goes against the base. Raises ConfigError."""
+    from inkstone.ship.ctranslate2 import obstacles
+
+    config, problems = taught.model.config, []
+    if 0 < config.position_limit < recipe.block:
+        problems.append(
+            f"block={recipe.block} is more than the base's max_positions={config.max_positions}: lower it"
+        )
     problems += [f"the base cannot be served: {one}" for one in obstacles(config)]
     raise_all(ConfigError, "recipe", problems)
 

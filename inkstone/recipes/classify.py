@@ -256,6 +256,9 @@ def read_corpus(recipe: ClassifyRecipe) -> Corpus:
         valid = _given(recipe, "valid", files)
     with found.check():
         test = _given(recipe, "test", files)
+    if found.errors and recipe.unmatched_labels == "refuse":
+        with found.check():
+            refuse_labels(records, valid, test)
     found.raise_all()
     contradicting = contradictions(records)
     multi_label = any("labels" in source.fields for source in reading.sources)

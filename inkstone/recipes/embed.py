@@ -25,7 +25,16 @@ from inkstone.judge.retrieval import Retrieval
 from inkstone.recipes.embed_bundle import finish
 from inkstone.recipes.embed_recipe import EmbedRecipe
 from inkstone.recipes.pairs import evenly
-from inkstone.recipes.preflight import check_all, dropped_findings, length_findings, readable
+from inkstone.recipes.preflight import (
+    check_all,
+    cut_findings,
+    dropped_findings,
+    length_findings,
+    parameters_of,
+    readable,
+    refuse_small_disk,
+    shared_findings,
+)
 from inkstone.recipes.related import RelatedCorpus, read_pairs_of, sides_of
 from inkstone.recipes.run import clear, is_begun, kept_recipe, kept_run
 from inkstone.text.reader import TextReader
@@ -70,20 +79,27 @@ def check_beforehand(recipe: EmbedRecipe, out: Path, found: Collected) -> None:
     """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError."""
     from inkstone.learn.watch import require_watchers
 
+    def disk() -> None:
+        config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
+        refuse_small_disk(out, parameters_of(config), recipe.training.preflight)
+
     check_all(
         found,
         recipe,
         lambda: check(recipe, opened_base(recipe)),
         lambda: require_watchers(recipe.training.watch),
+        disk,
         read=lambda: read_pairs_of(readable(recipe)),
     )
 
 
 def findings(corpus: RelatedCorpus) -> list[str]:
     """What is worth knowing of the data before a model learns from it."""
+    tests = [pair for pairs in corpus.tests.values() for pair in pairs]
     return [
         *dropped_findings(corpus.dropped, len(corpus.train), "pairs"),
         *length_findings(corpus.train, "pairs"),
+        *shared_findings(corpus.valid, tests, "pairs"),
     ]
 
 
@@ -132,11 +148,10 @@ def learn(recipe: EmbedRecipe, base: Base | None, run: Path) -> Learnt:
     corpus = read_pairs_of(recipe)
     reader = _reader(recipe, base, corpus, run)
     model = begin(recipe, base, reader)
-    examples, cut = encode(reader, corpus.train, longest(recipe, model.config))
-    say(
-        f"{len(examples):,} pairs, {len(corpus.valid):,} for validation, vocabulary {reader.vocab_size:,}; "
-        f"{cut:,} texts have more than {longest(recipe, model.config)} tokens: their beginnings are learnt from"
-    )
+    most = longest(recipe, model.config)
+    examples, cut = encode(reader, corpus.train, most)
+    say(f"{len(examples):,} pairs, {len(corpus.valid):,} for validation, vocabulary {reader.vocab_size:,}")
+    found = [*findings(corpus), *cut_findings(cut, len(sides_of(corpus.train)), "texts", most)]
     training = recipe.training
     plan = Plan(
         examples,
@@ -146,7 +161,7 @@ def learn(recipe: EmbedRecipe, base: Base | None, run: Path) -> Learnt:
     )
     feed = Planned(plan, examples, partial(related_batch, pad_id=model.config.pad_id))
     objective, validate = contrasted(recipe.objective), validation(corpus.valid, reader)
-    foreseen = preflight(model, objective, feed, validate, training, run, findings(corpus))
+    foreseen = preflight(model, objective, feed, validate, training, run, found)
     outcome = train_on(
         model,
         objective,

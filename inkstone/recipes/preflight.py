@@ -78,6 +78,14 @@ def length_findings(records: Sequence[Record], what: str) -> list[str]:
     ]
 
 
+def cut_findings(cut: int, total: int, what: str, most: int) -> list[str]:
+    """Texts of which only the beginning is learnt from."""
+    if not cut:
+        return []
+    share = f"{cut:,} of {total:,} {what} ({cut / total:.1%})"
+    return [f"truncated: {share} have more than {most:,} tokens: their beginnings are learnt from"]
+
+
 def language_findings(pairs: Sequence[Pair], where: str = "training") -> list[str]:
     """Pairs that are surely in other languages than they claim, by as many as `LOOKED_AT` of them."""
     looked_at = list(pairs[:: -(-len(pairs) // LOOKED_AT)]) if pairs else []

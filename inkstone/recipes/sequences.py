@@ -191,7 +191,8 @@ def check(recipe: SequenceRecipe, out: Path, found: Collected) -> None:
         lambda: require_watchers(recipe.training.watch),
         lambda: GenerationOptions(beam_size=recipe.beam_size),
         lambda: make_rules(recipe.cleaning, recipe.rules),
-        lambda: _check_model(recipe, out),
+        lambda: _check_model(recipe),
+        lambda: _check_disk(recipe, out),
         read=lambda: read_corpus(readable(recipe)),
     )
 
@@ -207,7 +208,7 @@ def _check_options(recipe: SequenceRecipe) -> None:
     raise_all(ConfigError, "recipe", problems)
 
 
-def _check_model(recipe: SequenceRecipe, out: Path) -> None:
+def _check_model(recipe: SequenceRecipe) -> None:
     base = opened_base(recipe)
     if recipe.bpe_dropout and base is not None:
         BpeDropout(Tokenizer.load(base.path))
@@ -216,6 +217,10 @@ def _check_model(recipe: SequenceRecipe, out: Path) -> None:
         raise ConfigError(
             f"max_length={recipe.max_length} is more than the model's max_positions={config.max_positions}."
         )
+
+
+def _check_disk(recipe: SequenceRecipe, out: Path) -> None:
+    config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
     refuse_small_disk(out, parameters_of(config), recipe.training.preflight)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inkstone.corpus.conversations import read_conversations
-from inkstone.ground.errors import DataError, raise_all
+from inkstone.ground.errors import Collected, DataError, raise_all
 from inkstone.ground.progress import say
 from inkstone.ground.records import Conversation
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
@@ -36,6 +36,8 @@ class Talks:
     test: list[ChatExample]
     test_talks: list[Conversation]
     dropped: dict[str, int]
+    cut: int = 0  # training conversations of which only the beginning is learnt from
+    shared: int = 0  # test conversations that stand in the validation data too
 
 
 def read_talks(recipe: ChatRecipe, tokenizer: ForeignTokenizer) -> Talks:
@@ -43,10 +45,7 @@ def read_talks(recipe: ChatRecipe, tokenizer: ForeignTokenizer) -> Talks:
     from inkstone.learn.data.conversations import fitting
 
     template = ChatTemplate.of(tokenizer)
-    dropped: dict[str, int] = {}
-    test, valid = (_read(recipe, paths, {}) for paths in (recipe.test, recipe.valid))
-    train = _read(recipe, recipe.data, dropped)
-    train, valid, test = _split(train, valid, test)
+    train, valid, test, dropped = as_they_came(recipe)
     held = {_key(one) for one in (*valid, *test)}
     seen: set[str] = set()
     kept = []
@@ -58,19 +57,37 @@ def read_talks(recipe: ChatRecipe, tokenizer: ForeignTokenizer) -> Talks:
             dropped[reason] = dropped.get(reason, 0) + 1
         else:
             kept.append(one)
-    encoded = []
+    encoded, cuts = [], {}
     for use, talks in (("train", kept), ("valid", valid), ("test", test)):
         examples, cut, left = fitting(encode(template, tokenizer, talks), recipe.block)
         if cut or left:
             say(
                 f"{use}: {cut:,} conversations are longer than {recipe.block} tokens and read so far; {left:,} left out"
             )
+        cuts[use] = cut
         if use == "train" and left:
             dropped["nothing said in a row"] = left
         if not examples:
             raise DataError(f"no conversation is left to {use} with. Give other data, or raise block.")
         encoded.append(examples)
-    return Talks(encoded[0], encoded[1], encoded[2], test, dropped)
+    shared = len({_key(one) for one in test} & {_key(one) for one in valid})
+    return Talks(encoded[0], encoded[1], encoded[2], test, dropped, cuts["train"], shared)
+
+
+def as_they_came(
+    recipe: ChatRecipe,
+) -> tuple[list[Conversation], list[Conversation], list[Conversation], dict[str, int]]:
+    """Read and hold out, without a tokenizer: for training, validation and test, and what could not be read.
+
+    Raises every DataError of the three uses at once.
+    """
+    dropped: dict[str, int] = {}
+    found, read = Collected("data"), dict[str, list[Conversation]]()
+    for use in ("test", "valid", "data"):
+        with found.check():
+            read[use] = _read(recipe, getattr(recipe, use), dropped if use == "data" else {})
+    found.raise_all()
+    return *_split(read["data"], read["valid"], read["test"]), dropped
 
 
 def encode(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from inkstone.ground.configuration import build, overlay, read_yaml
-from inkstone.ground.errors import ConfigError, InkstoneError, not_known, raise_all, require
+from inkstone.ground.errors import Collected, ConfigError, InkstoneError, not_known, raise_all, require
 from inkstone.ground.files import explained, write_text
 from inkstone.ground.manifest import read_json
 from inkstone.learn.listening import Listener, listening
@@ -112,10 +112,16 @@ def tune(
     require("optuna", "tuning", "train")
     wanted = _task(task)
     values = wanted.under({key: value for key, value in values.items() if key != "out"})
-    resolved = build(wanted.kind, values, "recipe")
-    space = checked_space(task, values, space_file)
-    if trials < 1:
-        raise ConfigError(f"trials={trials} must be at least 1.")
+    found = Collected("search")
+    with found.check():
+        build(wanted.kind, values, "recipe")
+    with found.check():
+        read_yaml(space_file)
+    with found.check():
+        if trials < 1:
+            raise ConfigError(f"trials={trials} must be at least 1.")
+    found.raise_all()
+    resolved, space = build(wanted.kind, values, "recipe"), checked_space(task, values, space_file)
     _begin(out, {"task": task, "recipe": values, "space": read_yaml(space_file), "seed": seed})
 
     def run(parameters: Parameters, judge: Judge) -> float | None:
@@ -129,9 +135,9 @@ def tune(
             shutil.rmtree(left)
         return value
 
-    found = search(space, out, run, trials=trials, seed=seed, only_trained=wanted.only_trained)
-    best = best_of(found)
-    result = Search(task, wanted.measure(resolved), found, best, out / BEST)
+    tried = search(space, out, run, trials=trials, seed=seed, only_trained=wanted.only_trained)
+    best = best_of(tried)
+    result = Search(task, wanted.measure(resolved), tried, best, out / BEST)
     _write_best(result, laid_over(values, best.parameters))
     return result
 

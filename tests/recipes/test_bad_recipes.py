@@ -149,6 +149,69 @@ def test_everything_wrong_with_a_pre_training_is_said_at_once(tmp_path: Path) ->
     )
 
 
+@pytest.mark.usefixtures("small_disk")
+def test_everything_wrong_with_a_summariser_is_said_at_once(tmp_path: Path) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"essay": f"Text {n}."}) + "\n" for n in range(50)), "utf-8")
+    _, err = run(
+        *("train", "summarize", "--data", str(data), "--test", str(tmp_path / "gone.jsonl")),
+        *("--out", str(tmp_path / "m"), "--set", "languge=en", "--set", "max_length=9999"),
+        *("--set", "training.epochs=0"),
+        code=2,
+    )
+    all_said(
+        err,
+        'Did you mean "language"',
+        "max_length=9999",
+        "epochs=0",
+        "gone.jsonl does not exist",
+        "where a document",
+        "GB free",
+    )
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_everything_wrong_with_an_encoder_is_said_at_once(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs.tsv", made_pairs(200))
+    _, err = run(
+        *("train", "embed", "--data", str(data), "--valid", str(tmp_path / "gone.tsv")),
+        *("--out", str(tmp_path / "m"), "--set", "pairs_per_batch=1", "--set", "vocab_siz=300"),
+        *("--set", "training.watch=[tensorbord]"),
+        code=2,
+    )
+    all_said(err, "pairs_per_batch=1", 'Did you mean "vocab_size"', 'Did you mean "tensorboard"')
+    all_said(err, "gone.tsv does not exist", "GB free", "5 problems")
+
+
+def test_everything_wrong_with_a_chat_model_is_said_at_once(tmp_path: Path) -> None:
+    data = tmp_path / "talks.jsonl"
+    data.write_text('{"messages": [{"role": "user", "content": "a"}]}\n', "utf-8")
+    (tmp_path / "taken").mkdir()
+    _, err = run(
+        *("train", "chat", "--data", str(data), "--base", str(tmp_path / "no-model")),
+        *("--valid", str(tmp_path / "gone.jsonl"), "--out", str(tmp_path / "taken")),
+        *("--set", "block=3", "--set", "training.watch=[tensorbord]", "--set", "training.epochs=-1"),
+        code=2,
+    )
+    all_said(err, "taken already exists", "block=3 must be at least 8", 'Did you mean "tensorboard"')
+    all_said(err, "there is no folder of this name", "gone.jsonl does not exist", "epochs=-1")
+
+
+def test_labels_are_looked_at_although_a_file_is_missing(tmp_path: Path) -> None:
+    data = write(tmp_path / "train.jsonl", texts(8, news=("what is new", "the news please")))
+    valid = write(tmp_path / "valid.jsonl", texts(2, first=20))
+    gone = ("--test", str(tmp_path / "gone.jsonl"), "--out", str(tmp_path / "m"))
+    _, err = run("train", "classify", "--data", data, "--valid", valid, *gone, code=2)
+    all_said(err, "gone.jsonl does not exist", "labels without a text in the validation set, which chooses")
+
+
+def test_a_search_names_a_wrong_recipe_and_a_missing_space_at_once(tmp_path: Path) -> None:
+    data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
+    space = ("--space", str(tmp_path / "gone.yaml"), "--out", str(tmp_path / "search"))
+    _, err = run("tune", "translate", "--data", data, "--set", "vocab_siz=300", *space, code=2)
+    all_said(err, 'Did you mean "vocab_size"', "gone.yaml cannot be read")
+
+
 def test_labels_that_do_not_match_are_refused_unless_accepted(tmp_path: Path) -> None:
     data = write(tmp_path / "train.jsonl", texts(8, news=("what is new", "the news please", "any news")))
     valid = write(tmp_path / "valid.jsonl", texts(2, first=20))

@@ -266,3 +266,29 @@ def test_what_is_refused(name: str, base: Path, tmp_path: Path, monkeypatch: pyt
     assert out == "" and words in err, err
     assert err.count("inkstone: ") == 1 and "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_too_small_and_what_is_wrong_with_the_data(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    data = Path(write_talks(tmp_path / "talks.jsonl", 60))
+    lines = data.read_text("utf-8").splitlines()
+    long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "long " * 300}]}
+    data.write_text("\n".join([*lines, lines[0], json.dumps(long)]), "utf-8")
+    (tmp_path / "held.jsonl").write_text("\n".join(lines[:3]), "utf-8")
+    held = ("--valid", str(tmp_path / "held.jsonl"), "--test", str(tmp_path / "held.jsonl"))
+    command = ("train", "chat", "--data", str(data), *held, "--base", str(base), *settings())
+    _, err = run(*command, "--out", str(tmp_path / "dry"), "--dry-run")
+    for finding in (
+        "overlap: ",
+        "truncated: 7 of 58 conversations",
+        "test overlap: 3 of 3 test conversations",
+    ):
+        assert finding in err, err
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10**9, 10**9 - 10**5, 10**5))
+    _, err = run(*command, "--out", str(tmp_path / "out"), code=2)
+    assert "GB free" in err
