@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8000
 SHELL  := /bin/bash
 
-.PHONY: serve test check bench page clean
+.PHONY: serve test check bench page clean $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,9 +44,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-# Every figure the project states comes from here. Alone on the machine, please.
-bench: $(VENV)/.installed-dev
-	@for one in benchmarks/*.py; do echo "== $$one"; $(BIN)/python $$one || exit 1; done
+# Every figure the project states comes from here, alone on the machine, please: all tables (hours; `make -k bench` goes on
+# after one that failed), or one of them, as in `make bench-multi30k ARGS="--seeds 1 2 3"`.
+.NOTPARALLEL:
+BENCHES := $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))
+bench: $(BENCHES)
+$(BENCHES): bench-%: $(VENV)/.installed-dev
+	@echo "== benchmarks/$*.py"; $(BIN)/python benchmarks/$*.py $(ARGS)
 
 # Rebuild the workbench (needs Node.js); the built files are committed.
 page:

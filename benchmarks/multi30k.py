@@ -1,14 +1,13 @@
-"""Multi30k by the committed recipes: BLEU on test_2016, time, tokens/s, memory.
+"""Multi30k by the committed recipes, as one table: BLEU, time, tokens/s, memory.
 
-    INKSTONE_DATA=... python benchmarks/multi30k.py                  # English to German: about 20 minutes on two cores
-    INKSTONE_DATA=... python benchmarks/multi30k.py --seeds 1 2 3    # three seeds: spread, and the three as one model
-    INKSTONE_DATA=... python benchmarks/multi30k.py --recipe multi30k-all   # twelve directions in one model
-    INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3         # twice as long: the second run is killed three times
-    INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --set training.epochs=1
+    INKSTONE_DATA=... python benchmarks/multi30k.py                  # to German and to French: 10 to 20 minutes each
+    INKSTONE_DATA=... python benchmarks/multi30k.py --recipe multi30k-en-de --seeds 1 2 3   # spread, and the three as one
+    INKSTONE_DATA=... python benchmarks/multi30k.py --recipe multi30k-all    # twelve directions in one model
+    INKSTONE_DATA=... python benchmarks/multi30k.py --recipe multi30k-en-de --kill 3   # and again, killed three times
     INKSTONE_DATA=... python benchmarks/multi30k.py --kill 3 --whole models/multi30k   # the first run is there already
 
-With --kill, a second run with the same recipe is killed (SIGKILL) at random moments, resumed each time, and must end
-with the same weights, byte for byte.
+Minutes are those of the whole command, from raw files to a judged bundle. With --kill, a second run with the same recipe
+is killed (SIGKILL) at random moments, resumed each time, and must end with the same weights, byte for byte.
 """
 
 from __future__ import annotations
@@ -63,15 +62,28 @@ def train_killed(out: Path, settings: list[str], kills: int, seconds: float, see
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def show(result: dict[str, Any], seconds: float) -> None:
-    """The figures of an uninterrupted run."""
-    for name, metrics in result["metrics"].items():
-        beside = ", ".join(f"{who} {values['bleu']:.2f}" for who, values in result["baseline"][name].items())
-        print(f"{name}: BLEU {metrics['bleu']:.2f}, chrF {metrics['chrf']:.2f} (baselines, BLEU: {beside})")
-    print(f"whole command {seconds / 60:.1f} min, training {result['seconds'] / 60:.1f} min")
-    print(
-        f"{result['tokens_per_second']:,.0f} tokens/s, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MB"
+HEAD = """| recipe | seed | test | BLEU | chrF | dictionary, BLEU | parameters | minutes | of training | tokens/s | MB |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def rows(recipe: str, seed: int | None, bundle: Path, seconds: float) -> list[str]:
+    """The table's lines of an uninterrupted run: one for each test set and direction."""
+    report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    training = report["training"]
+    cost = (
+        f"{training['parameters'] / 1e6:.1f} M | {seconds / 60:.1f} | {training['seconds'] / 60:.1f} | "
+        f"{training['tokens_per_second']:,.0f} | {training['peak_memory_bytes'] / 2**20:,.0f}"
     )
+    return [
+        f"| {recipe} | {seed or 1} | {result['test_set']} {result['direction']} | {shown(result['metrics']['bleu'])} | "
+        f"{result['metrics']['chrf']['value']:.2f} | {result['baselines']['dictionary']['bleu']['value']:.2f} | {cost} |"
+        for result in report["results"]
+    ]
+
+
+def shown(measured: dict[str, float]) -> str:
+    """A figure with its interval."""
+    return f"{measured['value']:.2f} ({measured['low']:.2f}-{measured['high']:.2f})"
 
 
 def seeded(seed: int | None = None) -> list[str]:
@@ -106,10 +118,9 @@ def together(bundles: list[Path]) -> None:
             for one, other in [(source, target), (target, source)][: 1 + recipe["both_directions"]]:
                 way = [*command, "--from", one, "--to", other]
                 found = json.loads(subprocess.run(way, check=True, stdout=subprocess.PIPE).stdout)
-                bleu = found["metrics"]["bleu"]
+                bleu = shown(found["metrics"]["bleu"])
                 print(
-                    f"{name}, {found['direction']}: the {len(bundles)} as one ({millions:.1f} million parameters), "
-                    f"BLEU {bleu['value']:.2f} ({bleu['low']:.2f}-{bleu['high']:.2f})"
+                    f"{name} {found['direction']}: the {len(bundles)} as one ({millions:.1f} M parameters), BLEU {bleu}"
                 )
 
 
@@ -126,30 +137,41 @@ def main() -> None:
         "--whole", type=Path, help="the bundle of an uninterrupted run, instead of training it now"
     )
     parser.add_argument("--set", action="append", default=[], help="laid over the recipe")
-    parser.add_argument("--recipe", default="multi30k-en-de", help="the name of a recipe, or its file")
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        default=["multi30k-en-de", "multi30k-en-fr"],
+        help="names of recipes, or their files",
+    )
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[], help="of the trainings, one after another"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the moments of killing")
     asked = parser.parse_args()
     if "INKSTONE_DATA" not in os.environ:
-        print("skipped: INKSTONE_DATA does not name the folder of data sets")
+        print("left out: set INKSTONE_DATA to the folder of data sets")
         return
-    settings = ["--recipe", asked.recipe, *(word for one in asked.set for word in ("--set", one))]
+    settings = ["--recipe", asked.recipe[0], *(word for one in asked.set for word in ("--set", one))]
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = asked.whole or Path(folder) / "whole", Path(folder) / "killed"
         if asked.whole is None:
-            results, places = [], []
-            for seed in asked.seeds[1:] + asked.seeds[:1] or [None]:
-                place = whole if seed in (None, *asked.seeds[:1]) else Path(folder) / f"seed-{seed}"
-                result, seconds = train(place, [*settings, *seeded(seed)])
-                print("" if seed is None else f"seed {seed}")
-                show(result, seconds)
-                results.append(result)
-                places.append(place)
-            spread(results)
-            if len(results) > 1:
-                together(places)
+            print(HEAD)
+            for recipe in asked.recipe:
+                results, places = [], []
+                for number, seed in enumerate(asked.seeds or [None]):
+                    place = (
+                        whole
+                        if recipe == asked.recipe[0] and not number
+                        else Path(folder) / f"{recipe}-{seed}"
+                    )
+                    result, seconds = train(place, ["--recipe", recipe, *settings[2:], *seeded(seed)])
+                    print("\n".join(rows(recipe, seed, place, seconds)), flush=True)
+                    results.append(result)
+                    places.append(place)
+                if len(results) > 1:
+                    print()
+                    spread(results)
+                    together(places)
         if asked.kill:
             usual = json.loads((whole / "report.json").read_text(encoding="utf-8"))["training"]["seconds"]
             train_killed(killed, [*settings, *seeded(*asked.seeds[:1])], asked.kill, usual, asked.seed)

@@ -78,7 +78,8 @@ def main() -> None:
     given = asked.parse_args()
     data = os.environ.get("INKSTONE_DATA")
     if not data:
-        raise SystemExit("INKSTONE_DATA names no folder of data sets; nothing to do.")
+        print("left out: set INKSTONE_DATA to the folder of data sets")
+        return
     print(
         f"{'run':<22}{'steps':>7}{'memory':>12}{'actual':>10}{'off':>8}{'time':>11}{'actual':>10}{'off':>8}"
     )
