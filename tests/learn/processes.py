@@ -3,8 +3,9 @@
     torchrun --nproc-per-node 2 processes.py CASES FOLDER
 
 cases: {name: {"model": overlay, "die_at": batch, "fail_at": batch, "run": name, ...training options}}. Every rank writes
-FOLDER/NAME.RANK.safetensors (the weights it ends with) and FOLDER/NAME.RANK.json (the outcome); the run's own folder is
-FOLDER/RUN, by default FOLDER/NAME.
+FOLDER/NAME.RANK.safetensors (the weights it ends with), FOLDER/NAME.RANK.gradients.safetensors (what the first step goes
+by, in the optimisers' order) and FOLDER/NAME.RANK.json (the outcome); the run's own folder is FOLDER/RUN, by default
+FOLDER/NAME.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 import reversing
 import torch
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from inkstone.ground.errors import InkstoneError
 from inkstone.ground.processes import rank
@@ -49,11 +52,26 @@ def run_case(name: str, case: dict[str, Any], folder: Path) -> None:
             raise KeyboardInterrupt
         return reversing.collate(rows)
 
+    gradients: dict[str, torch.Tensor] = {}
+    stepped: list[torch.optim.Optimizer] = []
+
+    def first(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if any(one is optimizer for one in stepped):
+            return
+        stepped.append(optimizer)
+        for one in (one.grad for group in optimizer.param_groups for one in group["params"]):
+            whole = one.full_tensor() if isinstance(one, DTensor) else one
+            gradients[f"{len(gradients):03}"] = whole.detach().clone()
+
+    hook = register_optimizer_step_pre_hook(first)
     try:
         outcome, _ = reversing.run(place, model=model, collate=collate, **options)
     except KeyboardInterrupt:
         return
+    finally:
+        hook.remove()
     save_file(model.state_dict(), folder / f"{name}.{rank()}.safetensors")
+    save_file(gradients, folder / f"{name}.{rank()}.gradients.safetensors")
     words = {"steps": outcome.steps, "stopped_early": outcome.stopped_early, "curve": outcome.curve}
     (folder / f"{name}.{rank()}.json").write_text(json.dumps(words))
 

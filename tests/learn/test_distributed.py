@@ -53,7 +53,7 @@ CASES["attacked, held together, averaged, ddp"] = {
     "ema": 0.9, "average_last": 3, "validate_every": 4,
 }  # fmt: skip
 CHANGES: dict[str, dict[str, Any]] = {  # of the number of processes, in the middle of a run
-    f"{optimizer}, {parallel}": {
+    f"changed, {optimizer}, {parallel}": {
         **PLAIN, "optimizer": optimizer, "exact_muon": True, "parallel": parallel, "save_every_s": 0,
     }
     for optimizer in ("adamw", "muon")
@@ -132,6 +132,21 @@ def test_two_processes_end_as_one(name: str, by_one: Path, by_two: Path) -> None
         assert other["train_loss"] == pytest.approx(
             point["train_loss"], rel=1e-2 if "as it is" in name else 1e-5
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_step_by_the_gradients_of_one(name: str, by_one: Path, by_two: Path) -> None:
+    """Of the first step, after clipping; Muon's are compared before it rounds them."""
+    one, *two = (
+        load_file(folder / f"{name}.{rank}.gradients.safetensors")
+        for folder, rank in ((by_one, 0), (by_two, 0), (by_two, 1))
+    )
+    assert len(one) == len(weights(by_one, name))
+    size = max(float(gradient.abs().max()) for gradient in one.values())
+    assert size > 1e-3
+    for gradients in two:
+        assert difference(one, gradients) < 1e-5 * size
 
 
 @pytest.mark.slow
