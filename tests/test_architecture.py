@@ -30,6 +30,7 @@ TORCH_FREE = (
     "inkstone.cli",
     "inkstone.serve.application",
     "inkstone.apps.translate",
+    "inkstone.apps.summarize",
     "inkstone.apps.classify",
     "inkstone.apps.embed",
     "inkstone.apps.language_model",

@@ -32,6 +32,13 @@ def pretrain(
         str | None,
         typer.Option(help="Of public checkpoints, such as llama: programs that know it open the model."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="A model of `inkstone pretrain` to begin with: it reads on in your documents."),
+    ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="With --base: only an adapter beside its weights learns.")
+    ] = False,
     block: Annotated[int | None, typer.Option(help="Tokens that the model reads at once.")] = None,
     fields: Annotated[str | None, typer.Option(help="The field of the text, such as text=body.")] = None,
     name: Name = None,
@@ -45,6 +52,7 @@ def pretrain(
 ) -> None:
     """Train a language model from documents. A run that was killed goes on with `inkstone train resume`."""
     from inkstone.cli import recipe_of, recipe_values, train_and_report, training_manner
+    from inkstone.recipes.beginning import laid_under
     from inkstone.recipes.pretrain import check
     from inkstone.recipes.pretrain import pretrain as run
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
@@ -58,16 +66,20 @@ def pretrain(
         "objective": objective,
         "size": size,
         "family": family,
+        "base": base,
+        "lora": {} if lora else None,
         "block": block,
         "fields": parse_fields(fields),
         "name": name,
         "training": training_manner(dry_run, profile),
     }
-    given = {key: value for key, value in given.items() if value not in (None, [], {})}
+    given = {
+        key: value for key, value in given.items() if value not in (None, [], {}) or (key == "lora" and lora)
+    }
     if which is not None and recipe is not None:
         raise ConfigError(f"two recipes are given, {which} and {recipe}. Give one.")
     recipe = which or recipe
-    values = recipe_values(recipe, given, settings, "pretrain")
+    values = laid_under(recipe_values(recipe, given, settings, "pretrain"))
     resolved, place = recipe_of(PretrainRecipe, values, out, str(recipe or "recipe"), "documents", check)
     train_and_report(run, resolved, place, as_json, on, workers)
 

@@ -1,4 +1,4 @@
-"""What the training of a translator or a summariser begins with.
+"""What the training of a translator, a summariser or a language model begins with.
 
     nothing given    a new model of the recipe's architecture and size
     vectors          the same, its embedding begun with word vectors
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -28,7 +28,7 @@ from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.model.checkpoint import build_model, load_model, read_config
 from inkstone.model.families.folder import is_foreign
-from inkstone.model.lora import Adapters
+from inkstone.model.lora import Adapters, LoraConfig
 from inkstone.model.lora_files import name_base, save_adapter
 from inkstone.model.presets import translator_config
 from inkstone.text.tokenizer import Tokenizer
@@ -36,6 +36,7 @@ from inkstone.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from inkstone.recipes.sequence_recipe import SequenceRecipe
 
+R = TypeVar("R", bound=Any)
 ADAPTER = "adapter"  # its name, and the folder of a bundle that holds it
 DECIDED = ("architecture", "family", "size", "tokenizer", "vocab_size")  # by the base
 DROPOUTS = ("dropout",)  # what may be laid over its configuration
@@ -68,18 +69,24 @@ def opened_base(recipe: SequenceRecipe) -> Bundle | None:
             f"Give a model that `inkstone train {recipe.task}` made, or the name of a bundled one."
         )
     bundle = open_bundle(recipe.base, task=recipe.task)
-    defaults = {one.name: one.default for one in fields(recipe)}
-    given = [f"{name}={getattr(recipe, name)}" for name in DECIDED if getattr(recipe, name) != defaults[name]]
-    given += [f"model.{name}={value}" for name, value in recipe.model.items() if name not in DROPOUTS]
-    if given:
-        problems.append(f"{', '.join(given)}: the base decides that. Leave it out, or train without --base")
+    problems = decided(recipe, DECIDED, bundle.description.get("script"))
     if recipe.vectors is not None:
         problems.append("vectors begin a new embedding, and the base has its own: leave --vectors out")
-    script = bundle.description.get("script")
-    if recipe.script not in (None, script):
-        problems.append(f"script={recipe.script}: the base was made with script={script}. Leave it out")
     raise_all(ConfigError, f"begun with {bundle.name}", problems)
     return bundle
+
+
+def decided(recipe: Any, names: Sequence[str], script: str | None) -> list[str]:
+    """What of a recipe goes against its base, which decides these entries, the configuration and the script."""
+    defaults = {one.name: one.default for one in fields(recipe)}
+    given = [f"{name}={getattr(recipe, name)}" for name in names if getattr(recipe, name) != defaults[name]]
+    given += [f"model.{name}={value}" for name, value in recipe.model.items() if name not in DROPOUTS]
+    problems = []
+    if given:
+        problems.append(f"{', '.join(given)}: the base decides that. Leave it out, or train without --base")
+    if recipe.script not in (None, script):
+        problems.append(f"script={recipe.script}: the base was made with script={script}. Leave it out")
+    return problems
 
 
 def configuration(recipe: SequenceRecipe, base: Bundle | None, vocab_size: int) -> Any:
@@ -89,7 +96,7 @@ def configuration(recipe: SequenceRecipe, base: Bundle | None, vocab_size: int) 
     return replace(read_config(base.path), **recipe.model)
 
 
-def settled(recipe: SequenceRecipe, base: Bundle | None) -> SequenceRecipe:
+def settled(recipe: R, base: Bundle | None) -> R:
     """The recipe with what the base decides about the reading of texts."""
     return recipe if base is None else replace(recipe, script=base.description.get("script"))
 
@@ -150,22 +157,28 @@ class Beginning:
 def begin(recipe: SequenceRecipe, base: Bundle | None, tokenizer: Tokenizer) -> Beginning:
     """The model as it is before the first step; drawn numbers come from the recipe's seed."""
     config = configuration(recipe, base, tokenizer.vocab_size)
-    generator = torch.Generator().manual_seed(recipe.training.seed)
-    model: Any = build_model(config, generator)
-    if base is None and recipe.vectors is None:
-        return Beginning(model)
-    if base is None:
+    beginning = begun(config, base, recipe.lora, recipe.training.seed)
+    if base is None and recipe.vectors is not None:
         first = FirstEmbeddings.read(str(recipe.vectors))
-        first.put(model, tokenizer)
-        return Beginning(model, digest=first.digest)
+        first.put(beginning.model, tokenizer)
+        beginning.digest = first.digest
+    return beginning
+
+
+def begun(config: Any, base: Bundle | None, lora: LoraConfig | None, seed: int) -> Beginning:
+    """A model of this configuration: drawn, or the base's weights, with an adapter beside them where one is to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    model: Any = build_model(config, generator)
+    if base is None:
+        return Beginning(model)
     model.load_state_dict(load_model(base.path).state_dict())
     beginning = Beginning(model, base)
-    if recipe.lora is not None:
+    if lora is not None:
         beginning.adapters = Adapters(model)
-        beginning.adapters.add(ADAPTER, recipe.lora, generator)
+        beginning.adapters.add(ADAPTER, lora, generator)
         beginning.adapters.learn(ADAPTER)
     weights = sha256(base.path / "model.safetensors")
-    beginning.digest = repr((weights, recipe.lora))
+    beginning.digest = repr((weights, lora))
     total = sum(parameter.numel() for parameter in model.parameters())
     say(f"begun with {base.name}: {beginning.learns():,} of {total:,} parameters learn")
     return beginning

@@ -3,6 +3,7 @@
     read and clean -> hold out -> tokenizer -> batches of the objective -> model -> train -> checkpoint
     -> served engine, proved equal (causal) -> judge on held-out documents beside the baseline -> report card -> bundle
 
+The model is a new one, or one of `inkstone pretrain` that reads on, whole or through an adapter (`recipes.beginning`).
 While it runs, everything lives in `<out>.run/`. Killed at any moment, it goes on with `inkstone train resume <out>.run`
 and ends with the same weights.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +21,10 @@ from inkstone.ground.errors import Collected, ConfigError, raise_all, require
 from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.ground.records import Document
+from inkstone.model.bundle import Bundle, open_bundle
+from inkstone.model.checkpoint import read_config
+from inkstone.model.families.folder import is_foreign
+from inkstone.recipes.beginning import Beginning, begun, decided, settled
 from inkstone.recipes.documents import Documents, passages, read_texts
 from inkstone.recipes.preflight import (
     check_all,
@@ -33,6 +39,8 @@ from inkstone.recipes.pretrain_bundle import finish
 from inkstone.recipes.pretrain_recipe import PretrainRecipe
 from inkstone.recipes.run import clear, is_begun, kept_recipe, kept_run
 from inkstone.text.tokenizer import Tokenizer
+
+DECIDED = ("family", "size", "tokenizer", "vocab_size", "alphabet_share")  # by the base
 
 if TYPE_CHECKING:
     from inkstone.learn.data.batches import Feed
@@ -56,7 +64,7 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
     learnt = learn(recipe, run)
     if not leads():
         return {}  # of several processes, one writes and judges
-    result = finish(recipe, out, *learnt)
+    result = finish(settled(recipe, learnt.begun.base), out, *learnt)
     clear(run)
     return result
 
@@ -66,7 +74,7 @@ class Learnt(NamedTuple):
 
     texts: Documents
     tokenizer: Tokenizer
-    model: Any
+    begun: Beginning
     outcome: Outcome
     feed: Feed
     foreseen: dict[str, Any]
@@ -74,51 +82,91 @@ class Learnt(NamedTuple):
 
 def learn(recipe: PretrainRecipe, run: Path) -> Learnt:
     """The first half of `pretrain`, up to the best weights. State is kept in the folder `run`."""
-    import torch
-
     from inkstone.learn.loop import train_on
     from inkstone.learn.preflight import preflight
     from inkstone.learn.pretraining import COURSES
-    from inkstone.model.transformer import Transformer
 
+    base = opened_base(recipe)
+    recipe = settled(recipe, base)
     course, options = COURSES[recipe.objective], recipe.course_options()
     texts = read_texts(recipe)
-    tokenizer = _tokenizer(recipe, texts, course, options, run)
+    tokenizer = _tokenizer(recipe, base, texts, course, options, run)
     say(f"{len(texts.train):,} documents, vocabulary {tokenizer.vocab_size:,}")
     tokenizer.save(run / "tokenizer.json")
     training = recipe.training
     feed = course.feed(texts.train, tokenizer, options, training.tokens_per_batch, training.seed)
-    config = configuration(recipe, course, tokenizer.vocab_size)
-    model = Transformer(config, torch.Generator().manual_seed(training.seed))
-    validate = validation(course, passages(texts.valid), tokenizer, options, training.tokens_per_batch)
-    foreseen = preflight(model, course.objective, feed, validate, training, run, findings(texts))
-    outcome = train_on(
-        model,
-        course.objective,
-        feed,
-        validate,
-        training,
-        run,
-        fingerprint=_fingerprint(recipe, texts, tokenizer),
-        title=recipe.name,
+    begun_with = begun(
+        configuration(recipe, course, tokenizer.vocab_size, base), base, recipe.lora, training.seed
     )
-    return Learnt(texts, tokenizer, model, outcome, feed, foreseen)
+    validate = validation(course, passages(texts.valid), tokenizer, options, training.tokens_per_batch)
+    with begun_with.learning():
+        foreseen = preflight(
+            begun_with.model, course.objective, feed, validate, training, run, findings(texts)
+        )
+        outcome = train_on(
+            begun_with.model,
+            course.objective,
+            feed,
+            validate,
+            training,
+            run,
+            fingerprint=_fingerprint(recipe, texts, tokenizer) + begun_with.digest,
+            title=recipe.name,
+        )
+    return Learnt(texts, tokenizer, begun_with, outcome, feed, foreseen)
 
 
-def configuration(recipe: PretrainRecipe, course: Course, vocab_size: int) -> ModelConfig:
+def opened_base(recipe: PretrainRecipe) -> Bundle | None:
+    """The language model that the recipe begins with, if any.
+
+    Raises BundleError for what is none, ConfigError for options that go against what it decides.
+    """
+    if recipe.base is None:
+        if recipe.lora is not None:
+            raise ConfigError("lora is an adapter beside weights that are there: give --base MODEL too.")
+        return None
+    if is_foreign(Path(recipe.base)):
+        raise ConfigError(
+            f"base={recipe.base} is a checkpoint of another program, whose tokenizer is not ours. Give a model of "
+            "`inkstone pretrain`."
+        )
+    bundle = open_bundle(recipe.base, task="language-model")
+    problems = decided(recipe, DECIDED, bundle.description.get("script"))
+    if (theirs := bundle.description["objective"]) != recipe.objective:
+        problems.append(f"objective={recipe.objective}: the base learnt {theirs}. Give --objective {theirs}")
+    if bundle.description.get("chat"):
+        problems.append("the base was taught to answer: teach it more with inkstone train chat")
+    raise_all(ConfigError, f"begun with {bundle.name}", problems)
+    return bundle
+
+
+def configuration(
+    recipe: PretrainRecipe, course: Course, vocab_size: int, base: Bundle | None
+) -> ModelConfig:
     """The configuration of the model that will learn; it has as many positions as a block, unless told otherwise."""
     from inkstone.model.config import preset
     from inkstone.model.presets import in_family
 
+    if base is not None:
+        read: Any = read_config(base.path)
+        known: ModelConfig = replace(read, **recipe.model)
+        return known
     overlay = {"max_positions": recipe.block, **course.overlay, **recipe.model}
     config: ModelConfig = in_family(preset(recipe.size, vocab_size, course.shape, overlay), recipe.family)
     return config
 
 
 def _tokenizer(
-    recipe: PretrainRecipe, texts: Documents, course: Course, options: CourseOptions, run: Path
+    recipe: PretrainRecipe,
+    base: Bundle | None,
+    texts: Documents,
+    course: Course,
+    options: CourseOptions,
+    run: Path,
 ) -> Tokenizer:
-    """That of the run that goes on, or a new one; left-overs of a finished run do not count."""
+    """The base's, that of the run that goes on, or a new one; left-overs of a finished run do not count."""
+    if base is not None:
+        return Tokenizer.load(base.path / "tokenizer.json")
     file = run / "tokenizer.json"
     if file.exists() and is_begun(run):
         return Tokenizer.load(file)
@@ -160,7 +208,7 @@ def findings(texts: Documents) -> list[str]:
 def _check_options(recipe: PretrainRecipe, out: Path) -> None:
     from inkstone.learn.pretraining import COURSES
 
-    config = configuration(recipe, COURSES[recipe.objective], recipe.vocab_size)
+    config = configuration(recipe, COURSES[recipe.objective], recipe.vocab_size, opened_base(recipe))
     problems = [] if recipe.name.strip() else ["name is empty: give the model a name"]
     if recipe.block < 8:
         problems.append(f"block={recipe.block} must be at least 8 tokens")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import progress, say
 from inkstone.recipes.documents import Documents, passages
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
+from inkstone.recipes.sources import other_files
 from inkstone.text.segment import words
 from inkstone.text.tokenizer import Tokenizer
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
     from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
+    from inkstone.model.bundle import Bundle
+    from inkstone.recipes.beginning import Beginning
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
 COMPARED = 16_384  # tokens of held-out text on which the engine is proved
@@ -41,7 +46,7 @@ def finish(
     out: Path,
     texts: Documents,
     tokenizer: Tokenizer,
-    model: Any,
+    begun: Beginning,
     outcome: Outcome,
     feed: Feed,
     foreseen: dict[str, Any],
@@ -62,26 +67,29 @@ def finish(
         "block": recipe.block,
         "script": recipe.script,
     }
-    made = _made(recipe, texts, outcome)
-    model = model.cpu()
+    made = _made(recipe, texts, outcome) | begun.facts()
+    model = begun.learnt().cpu()
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
+        begun.write(folder)
         tokenizer.save(folder / "tokenizer.json")
         parity: dict[str, Any] = {}
         samples: list[Sample] = []
         if recipe.objective == "causal":
             parity = _ship(recipe, folder, texts, tokenizer)
             describe(folder, description, made)
-            result, samples = _judged_causal(recipe, folder, texts, tokenizer)
+            result, samples = _judged_causal(recipe, folder, texts, tokenizer, begun.base)
         else:
-            result = _judged_filling(recipe, model, texts, tokenizer, feed)
+            result = _judged_filling(recipe, model, texts, tokenizer, feed, begun.base)
         card = ReportCard(
             name=recipe.name,
             task="language-model",
             languages=texts.languages,
             data=_data(recipe, texts),
             results=(result,),
-            training=_training(model, outcome, steps_of(len(feed.epoch(0)), recipe.training.accumulate)),
+            training=_training(
+                begun, model, outcome, steps_of(len(feed.epoch(0)), recipe.training.accumulate)
+            ),
             preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(samples),
@@ -136,7 +144,7 @@ def _ship(recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tok
 
 
 def _judged_causal(
-    recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tokenizer
+    recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tokenizer, base: Bundle | None
 ) -> tuple[Result, list[Sample]]:
     """The test documents, by the engine that is served, beside the n-gram model on the same tokens."""
     from inkstone.apps.language_model import LanguageModel
@@ -154,11 +162,15 @@ def _judged_causal(
     say(f"testing on {len(texts.test):,} held-out documents")
     served = LanguageModel(folder)
     tallies = foresight_tallies(texts.test, _scored(served, texts.test))
+    others = {"kneser-ney": rivals}
+    if base is not None:
+        say(f"{base.name}, from which it began, on the same documents")
+        others["before"] = foresight_tallies(texts.test, _scored(LanguageModel(base.path), texts.test))
     result = Result(
         test_set=_named(recipe),
         n=len(texts.test),
         metrics=measure(tallies, rng=np.random.default_rng(0)),
-        baselines={"kneser-ney": measure(rivals, rng=np.random.default_rng(0))},
+        baselines={name: measure(one, rng=np.random.default_rng(0)) for name, one in others.items()},
         signatures=signatures(tallies),
     )
     return result, _samples(served, texts.test)
@@ -201,7 +213,12 @@ def beginning(text: str) -> str:
 
 
 def _judged_filling(
-    recipe: PretrainRecipe, model: Any, texts: Documents, tokenizer: Tokenizer, feed: Feed
+    recipe: PretrainRecipe,
+    model: Any,
+    texts: Documents,
+    tokenizer: Tokenizer,
+    feed: Feed,
+    base: Bundle | None,
 ) -> Result:
     """The test documents, with something hidden that is always the same, beside guessing by frequency."""
     import torch
@@ -210,6 +227,7 @@ def _judged_filling(
     from inkstone.judge.facts import Result
     from inkstone.judge.language_modelling import filling_tallies
     from inkstone.learn.pretraining import COURSES
+    from inkstone.model.checkpoint import load_model
 
     say(f"testing on {len(texts.test):,} held-out documents")
     course, options = COURSES[recipe.objective], recipe.course_options()
@@ -217,23 +235,32 @@ def _judged_filling(
     for make in feed.epoch(0)[:COUNTED]:
         counts += np.bincount(make().wanted_N.numpy(), minlength=tokenizer.vocab_size)  # type: ignore[union-attr]
     logs = np.log(counts / counts.sum())
-    model.eval()
-    rows, rivals = [], []
+
+    def by(one: Any, batch: Any) -> tuple[float, int, int]:
+        with torch.no_grad():
+            loss = course.objective(one, batch)
+        return float(loss.mean) * loss.count, loss.correct, loss.count
+
+    def by_frequency(batch: Any) -> tuple[float, int, int]:
+        wanted = batch.wanted_N.numpy()
+        return -logs[wanted].sum(), (wanted == counts.argmax()).sum(), len(wanted)
+
+    systems: dict[str, Callable[[Any], tuple[float, int, int]]]
+    systems = {"": partial(by, model.eval()), "frequency": by_frequency}
+    if base is not None:
+        say(f"{base.name}, from which it began, on the same documents")
+        systems["before"] = partial(by, load_model(base.path).eval())
+    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in systems}
     for text in texts.test:
-        found, guessed = np.zeros(3), np.zeros(3)
-        for batch in course.fixed([text], tokenizer, options, recipe.training.tokens_per_batch):
-            with torch.no_grad():
-                loss = course.objective(model, batch)
-            wanted = batch.wanted_N.numpy()  # type: ignore[union-attr]
-            found += (float(loss.mean) * loss.count, loss.correct, loss.count)
-            guessed += (-logs[wanted].sum(), (wanted == counts.argmax()).sum(), len(wanted))
-        if found[2]:
-            rows.append(found)
-            rivals.append(guessed)
-    measured, rival = (
-        measure(filling_tallies(np.array(side)), rng=np.random.default_rng(0)) for side in (rows, rivals)
-    )
-    return Result(_named(recipe), len(rows), measured, {"frequency": rival})
+        batches = list(course.fixed([text], tokenizer, options, recipe.training.tokens_per_batch))
+        if batches:
+            for name, system in systems.items():
+                rows[name].append(np.sum([system(batch) for batch in batches], axis=0))
+    measured = {
+        name: measure(filling_tallies(np.array(side)), rng=np.random.default_rng(0))
+        for name, side in rows.items()
+    }
+    return Result(_named(recipe), len(rows[""]), measured.pop(""), measured)
 
 
 def _named(recipe: PretrainRecipe) -> str:
@@ -250,7 +277,7 @@ def _data(recipe: PretrainRecipe, texts: Documents) -> tuple[DataDescription, ..
     return (DataDescription(name, counts, dict(texts.dropped), recipe.licence, recipe.quotable),)
 
 
-def _training(model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
+def _training(begun: Beginning, model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
     from inkstone.judge.facts import TrainingFacts
     from inkstone.learn.loop import pick_device
 
@@ -262,6 +289,8 @@ def _training(model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
         tokens_per_second=round(outcome.tokens_per_second, 1),
         peak_memory_bytes=outcome.peak_memory_bytes,
         device=f"{platform.machine()}, {pick_device().type}",
+        begun_with=begun.base.name if begun.base is not None else "",
+        learnt_parameters=begun.learns(),
     )
 
 
@@ -284,13 +313,14 @@ def _made(recipe: PretrainRecipe, texts: Documents, outcome: Outcome) -> dict[st
     packages = ("inkstone", "torch", "numpy", "tokenizers", "ctranslate2")
     uses = ("data", "valid", "test")
     kept = {**plain(recipe), **{use: [short_path(p) for p in getattr(recipe, use)] for use in uses}}
+    kept["base"] = recipe.base and short_path(recipe.base)
     return {
         "recipe": kept,
         "data_sha256": {
             use: _digest(side) for use, side in zip(uses, (texts.train, texts.valid, texts.test), strict=True)
         },
         "seed": recipe.training.seed,
-        "receipt": receipt(kept, texts.files, outcome.receipt),
+        "receipt": receipt(kept, [*texts.files, *other_files("base", recipe.base)], outcome.receipt),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 

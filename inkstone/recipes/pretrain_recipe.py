@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from inkstone.corpus.rules import Settings
 from inkstone.learn.loop import TrainingOptions
+from inkstone.model.lora import LoraConfig
 from inkstone.text.normalize import Script
 from inkstone.text.tokenizer import Kind
 
@@ -46,6 +47,8 @@ class PretrainRecipe:
     size: str = "small"
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
     family: str | None = None  # of public checkpoints that can hold the model, such as llama
+    base: str | None = None  # a language model of this objective that reads on: it decides size and tokenizer
+    lora: LoraConfig | None = None  # an adapter beside the base's weights learns, and nothing else
     block: int = 256  # tokens that the model reads at once; longer documents are cut into consecutive blocks
     hidden_share: float = 0.15  # of the tokens, for masked and span
     span_length: float = 3.0  # mean tokens of a hidden span

@@ -234,7 +234,7 @@ def _language_model() -> tuple[type[Any], Learn]:
 
     def again(recipe: PretrainRecipe, training: Mapping[str, Any], steps: int, run: Path) -> _Again:
         learnt = learn(replace(recipe, training=_beginning(recipe.training, training, steps)), run)
-        return _Again(learnt.outcome.receipt, run / "tokenizer.json")
+        return _Again(learnt.outcome.receipt, None if recipe.base else run / "tokenizer.json")
 
     return PretrainRecipe, again
 

@@ -49,7 +49,7 @@ PAIRS = ("source", "target", "language", "both_directions", "max_length", "base"
 LABELS = ("languages", "options.seed", "options.valid_share", "options.out_of_scope")
 RELATED = ("languages", "both_ways", "base")
 TALKS = ("languages", "block", "base")
-DOCUMENTS = ("languages", "objective", "block", "hidden_share", "span_length", "whole_words")
+DOCUMENTS = ("languages", "base", "objective", "block", "hidden_share", "span_length", "whole_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,16 +302,20 @@ def _classify() -> Task:
 
 def _pretrain() -> Task:
     from inkstone.learn.pretraining import COURSES
-    from inkstone.recipes.pretrain import configuration, pretrain
+    from inkstone.recipes.beginning import laid_under
+    from inkstone.recipes.pretrain import configuration, opened_base, pretrain
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
     return Task(
         PretrainRecipe,
-        lambda recipe: configuration(recipe, COURSES[recipe.objective], recipe.vocab_size),
+        lambda recipe: configuration(
+            recipe, COURSES[recipe.objective], recipe.vocab_size, opened_base(recipe)
+        ),
         lambda recipe: str(recipe.training.metric),
         (*MEASURED_BY, *TOKENS, *DOCUMENTS),
         _at_once(pretrain),
         only_trained=True,
+        under=laid_under,
     )
 
 
