@@ -63,6 +63,9 @@ def train_embed(
         str | None,
         typer.Option(help="An encoder to begin with: a masked language model, or minilm (English)."),
     ] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="With --base: only an adapter beside its weights learns.")
+    ] = False,
     both_ways: Annotated[bool, typer.Option("--both-ways", help="Test from targets to sources too.")] = False,
     fields: Annotated[
         str | None, typer.Option(help="Field names, such as source=title+question,target=answer.")
@@ -93,7 +96,7 @@ def train_embed(
         "name": name,
         "training": training_manner(dry_run, profile),
     }
-    given = {key: value for key, value in given.items() if value}
+    given = {key: value for key, value in given.items() if value} | ({"lora": {}} if lora else {})
     values = recipe_values(recipe, given, settings, "embed")
     title = str(recipe or "recipe")
     resolved, place = recipe_of(EmbedRecipe, values, out, title, "pairs of texts", check_beforehand)

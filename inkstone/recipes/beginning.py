@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -114,12 +114,21 @@ def refuse_directions(base: Bundle, directions: Sequence[tuple[str, str]]) -> No
         )
 
 
+class Base(Protocol):
+    """A model that another one begins with: a bundle, or an encoder of any kind."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+
+
 @dataclass(slots=True)
 class Beginning:
     """The model that learns, where it comes from, and a hash of what it was before (empty for drawn weights)."""
 
     model: Any
-    base: Bundle | None = None
+    base: Base | None = None
     adapters: Adapters | None = None
     digest: str = ""
 
@@ -172,13 +181,16 @@ def begun(config: Any, base: Bundle | None, lora: LoraConfig | None, seed: int) 
     if base is None:
         return Beginning(model)
     model.load_state_dict(load_model(base.path).state_dict())
-    beginning = Beginning(model, base)
+    return begun_with(model, base, lora, generator)
+
+
+def begun_with(model: Any, base: Base, lora: LoraConfig | None, generator: torch.Generator) -> Beginning:
+    """A model that has the weights of its base, and an adapter beside them where one is to learn."""
+    beginning = Beginning(model, base, digest=repr((sha256(base.path / "model.safetensors"), lora)))
     if lora is not None:
         beginning.adapters = Adapters(model)
         beginning.adapters.add(ADAPTER, lora, generator)
         beginning.adapters.learn(ADAPTER)
-    weights = sha256(base.path / "model.safetensors")
-    beginning.digest = repr((weights, lora))
     total = sum(parameter.numel() for parameter in model.parameters())
     say(f"begun with {base.name}: {beginning.learns():,} of {total:,} parameters learn")
     return beginning

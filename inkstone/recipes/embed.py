@@ -22,6 +22,7 @@ from inkstone.ground.files import sha256
 from inkstone.ground.processes import leads
 from inkstone.ground.progress import say
 from inkstone.judge.retrieval import Retrieval
+from inkstone.recipes.beginning import Beginning, begun_with
 from inkstone.recipes.embed_bundle import finish
 from inkstone.recipes.embed_recipe import EmbedRecipe
 from inkstone.recipes.pairs import evenly
@@ -58,6 +59,7 @@ class Base:
     """The encoder that a run begins with."""
 
     name: str
+    path: Path
     model: Transformer
     reader: TextReader
     digest: str
@@ -110,16 +112,14 @@ def _train(recipe: EmbedRecipe, base: Base | None, out: Path, run: Path) -> dict
     if not leads():
         return {}  # of several processes, one writes and judges
     per_epoch = steps_of(len(learnt.feed.epoch(0)), recipe.training.accumulate)
-    begun = {} if base is None else {"name": base.name, "sha256": base.digest}
     result = finish(
         recipe,
         out,
         learnt.corpus,
         learnt.reader,
-        learnt.model,
+        learnt.begun,
         learnt.outcome,
         per_epoch,
-        begun,
         learnt.foreseen,
     )
     clear(run)
@@ -131,7 +131,7 @@ class Learnt(NamedTuple):
 
     corpus: RelatedCorpus
     reader: TextReader
-    model: Transformer
+    begun: Beginning
     feed: Feed
     outcome: Outcome
     foreseen: dict[str, Any]
@@ -147,7 +147,8 @@ def learn(recipe: EmbedRecipe, base: Base | None, run: Path) -> Learnt:
 
     corpus = read_pairs_of(recipe)
     reader = _reader(recipe, base, corpus, run)
-    model = begin(recipe, base, reader)
+    beginning = begin(recipe, base, reader)
+    model = beginning.model
     most = longest(recipe, model.config)
     examples, cut = encode(reader, corpus.train, most)
     say(f"{len(examples):,} pairs, {len(corpus.valid):,} for validation, vocabulary {reader.vocab_size:,}")
@@ -161,18 +162,19 @@ def learn(recipe: EmbedRecipe, base: Base | None, run: Path) -> Learnt:
     )
     feed = Planned(plan, examples, partial(related_batch, pad_id=model.config.pad_id))
     objective, validate = contrasted(recipe.objective), validation(corpus.valid, reader)
-    foreseen = preflight(model, objective, feed, validate, training, run, found)
-    outcome = train_on(
-        model,
-        objective,
-        feed,
-        validate,
-        training,
-        run,
-        fingerprint=_fingerprint(recipe, examples, base),
-        title=recipe.name,
-    )
-    return Learnt(corpus, reader, model, feed, outcome, foreseen)
+    with beginning.learning():
+        foreseen = preflight(model, objective, feed, validate, training, run, found)
+        outcome = train_on(
+            model,
+            objective,
+            feed,
+            validate,
+            training,
+            run,
+            fingerprint=_fingerprint(recipe, examples, base),
+            title=recipe.name,
+        )
+    return Learnt(corpus, reader, beginning, feed, outcome, foreseen)
 
 
 def _reader(recipe: EmbedRecipe, base: Base | None, corpus: RelatedCorpus, run: Path) -> TextReader:
@@ -202,9 +204,10 @@ def opened_base(recipe: EmbedRecipe) -> Base | None:
     from inkstone.model.families.folder import is_foreign
     from inkstone.model.transformer import Transformer
 
-    folder = minilm_folder() if recipe.base == "minilm" else Path(recipe.base)
+    folder, name = minilm_folder() if recipe.base == "minilm" else Path(recipe.base), Path(recipe.base).name
     if not is_foreign(folder):
-        folder = open_bundle(recipe.base).path
+        bundle = open_bundle(recipe.base)
+        folder, name = bundle.path, bundle.name
     model = load_model(folder) if (folder / "config.json").exists() else None
     if not isinstance(model, Transformer) or model.config.shape != "encoder":
         raise BundleError(
@@ -212,7 +215,7 @@ def opened_base(recipe: EmbedRecipe) -> Base | None:
             'embed`, a BERT that `inkstone pull` brought, or "minilm".'
         )
     digest = sha256(folder / "model.safetensors")
-    return Base(recipe.base, model, TextReader.load(folder), digest)
+    return Base(name, folder, model, TextReader.load(folder), digest)
 
 
 def configuration(recipe: EmbedRecipe, base: Base | None, vocab_size: int) -> ModelConfig:
@@ -233,19 +236,20 @@ def longest(recipe: EmbedRecipe, config: ModelConfig) -> int:
     return min(recipe.max_length, config.position_limit or recipe.max_length)
 
 
-def begin(recipe: EmbedRecipe, base: Base | None, reader: TextReader) -> Transformer:
+def begin(recipe: EmbedRecipe, base: Base | None, reader: TextReader) -> Beginning:
     """The model as it is before the first step; drawn numbers come from the recipe's seed."""
     import torch
 
     from inkstone.model.transformer import Transformer
 
     config = configuration(recipe, base, reader.vocab_size)
-    model = Transformer(config, torch.Generator().manual_seed(recipe.training.seed))
-    if base is not None:
-        weights = base.model.state_dict()
-        model.load_state_dict({name: one for name, one in weights.items() if not name.startswith(HEADS)})
-        say(f"begun with {base.name}")
-    return model
+    generator = torch.Generator().manual_seed(recipe.training.seed)
+    model = Transformer(config, generator)
+    if base is None:
+        return Beginning(model)
+    weights = base.model.state_dict()
+    model.load_state_dict({name: one for name, one in weights.items() if not name.startswith(HEADS)})
+    return begun_with(model, base, recipe.lora, generator)
 
 
 def encode(reader: TextReader, pairs: Sequence[Related], longest: int) -> tuple[list[RelatedExample], int]:
@@ -274,6 +278,8 @@ def check(recipe: EmbedRecipe, base: Base | None = None) -> None:
         ]
         given += [f"model.{name}={value}" for name, value in recipe.model.items() if name != "dropout"]
         problems += [f"{one}: the base decides that; leave it out, or train without --base" for one in given]
+    elif recipe.lora is not None:
+        problems.append("lora is an adapter beside weights that are there: give --base MODEL too")
     if recipe.max_length < 3:
         problems.append(f"max_length={recipe.max_length} leaves no room for a word: give 3 or more")
     if recipe.pairs_per_batch < 2:
@@ -322,6 +328,7 @@ def _fingerprint(recipe: EmbedRecipe, examples: Sequence[RelatedExample], base: 
         recipe.pairs_per_batch,
         recipe.training,
         base and base.digest,
+        *([recipe.lora] if recipe.lora else []),
     )
     digest = hashlib.sha256(repr(decides).encode())
     for example in examples:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from inkstone.ground.records import Related
     from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
     from inkstone.learn.loop import Outcome
+    from inkstone.recipes.beginning import Beginning
     from inkstone.recipes.embed_recipe import EmbedRecipe, Files
 
 PROVED = 500  # validation pairs on which int8 is measured
@@ -39,10 +40,9 @@ def finish(
     out: Path,
     corpus: RelatedCorpus,
     reader: TextReader,
-    model: Any,
+    begun: Beginning,
     outcome: Outcome,
     per_epoch: int,
-    begun: Mapping[str, str],
     foreseen: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the bundle and return what `inkstone train` prints."""
@@ -53,6 +53,7 @@ def finish(
     from inkstone.model.checkpoint import save_model
     from inkstone.ship.embed import ship_encoder
 
+    model = begun.learnt().cpu()
     width = model.config.hidden_size
     description = {
         "task": "embed",
@@ -61,10 +62,10 @@ def finish(
         "dimensions": sorted({width, *recipe.objective.dimensions}, reverse=True),
         "script": recipe.script,
     }
-    made = _made(recipe, corpus, outcome) | ({"base": dict(begun)} if begun else {})
-    model = model.cpu()
+    made = _made(recipe, corpus, outcome) | begun.facts()
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
+        begun.write(folder)
         reader.save(folder)
         proof = Retrieval.of(evenly(corpus.valid, PROVED))
         facts = ship_encoder(folder, proof.queries, proof.candidates, proof.right, limit=recipe.int8_limit)
@@ -77,7 +78,7 @@ def finish(
             languages=corpus.languages,
             data=_data(recipe, corpus),
             results=results,
-            training=_training(model, outcome, per_epoch, begun.get("name", "")),
+            training=_training(begun, model, outcome, per_epoch),
             preflight=foreseen,
             curve=tuple(_curve(outcome)),
             samples=tuple(sample for _, samples in judged for sample in samples),
@@ -163,7 +164,7 @@ def _file(one: str | RelatedData) -> str:
     return one if isinstance(one, str) else one.file
 
 
-def _training(model: Any, outcome: Outcome, per_epoch: int, begun_with: str) -> TrainingFacts:
+def _training(begun: Beginning, model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
     from inkstone.judge.facts import TrainingFacts
     from inkstone.learn.loop import pick_device
 
@@ -175,7 +176,8 @@ def _training(model: Any, outcome: Outcome, per_epoch: int, begun_with: str) -> 
         tokens_per_second=round(outcome.tokens_per_second, 1),
         peak_memory_bytes=outcome.peak_memory_bytes,
         device=f"{platform.machine()}, {pick_device().type}",
-        begun_with=begun_with,
+        begun_with=begun.base.name if begun.base is not None else "",
+        learnt_parameters=begun.learns(),
     )
 
 

@@ -9,6 +9,7 @@ from inkstone.corpus.related import RelatedData
 from inkstone.corpus.rules import Settings
 from inkstone.learn.loop import TrainingOptions
 from inkstone.learn.objectives.contrastive import ContrastiveOptions
+from inkstone.model.lora import LoraConfig
 from inkstone.text.normalize import Script
 from inkstone.text.tokenizer import Kind
 
@@ -48,6 +49,7 @@ class EmbedRecipe:
     model: dict[str, Any] = field(default_factory=dict)  # fields of its configuration laid over the size
     family: str | None = None  # of public checkpoints that can hold the model, such as bert
     base: str | None = None  # a masked language model or an encoder to begin with, or "minilm" (English)
+    lora: LoraConfig | None = None  # an adapter beside the base's weights learns, and nothing else
     max_length: int = 128  # tokens; of longer texts the first so many are learnt from
     pairs_per_batch: int = 128
     objective: ContrastiveOptions = field(default_factory=ContrastiveOptions)

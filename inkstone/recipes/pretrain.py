@@ -64,7 +64,7 @@ def _train(recipe: PretrainRecipe, out: Path, run: Path) -> dict[str, Any]:
     learnt = learn(recipe, run)
     if not leads():
         return {}  # of several processes, one writes and judges
-    result = finish(settled(recipe, learnt.begun.base), out, *learnt)
+    result = finish(settled(recipe, opened_base(recipe)), out, *learnt)
     clear(run)
     return result
 
@@ -95,25 +95,25 @@ def learn(recipe: PretrainRecipe, run: Path) -> Learnt:
     tokenizer.save(run / "tokenizer.json")
     training = recipe.training
     feed = course.feed(texts.train, tokenizer, options, training.tokens_per_batch, training.seed)
-    begun_with = begun(
+    beginning = begun(
         configuration(recipe, course, tokenizer.vocab_size, base), base, recipe.lora, training.seed
     )
     validate = validation(course, passages(texts.valid), tokenizer, options, training.tokens_per_batch)
-    with begun_with.learning():
+    with beginning.learning():
         foreseen = preflight(
-            begun_with.model, course.objective, feed, validate, training, run, findings(texts)
+            beginning.model, course.objective, feed, validate, training, run, findings(texts)
         )
         outcome = train_on(
-            begun_with.model,
+            beginning.model,
             course.objective,
             feed,
             validate,
             training,
             run,
-            fingerprint=_fingerprint(recipe, texts, tokenizer) + begun_with.digest,
+            fingerprint=_fingerprint(recipe, texts, tokenizer) + beginning.digest,
             title=recipe.name,
         )
-    return Learnt(texts, tokenizer, begun_with, outcome, feed, foreseen)
+    return Learnt(texts, tokenizer, beginning, outcome, feed, foreseen)
 
 
 def opened_base(recipe: PretrainRecipe) -> Bundle | None:

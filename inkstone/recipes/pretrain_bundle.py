@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
     from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
-    from inkstone.model.bundle import Bundle
-    from inkstone.recipes.beginning import Beginning
+    from inkstone.recipes.beginning import Base, Beginning
     from inkstone.recipes.pretrain_recipe import PretrainRecipe
 
 COMPARED = 16_384  # tokens of held-out text on which the engine is proved
@@ -144,7 +143,7 @@ def _ship(recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tok
 
 
 def _judged_causal(
-    recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tokenizer, base: Bundle | None
+    recipe: PretrainRecipe, folder: Path, texts: Documents, tokenizer: Tokenizer, base: Base | None
 ) -> tuple[Result, list[Sample]]:
     """The test documents, by the engine that is served, beside the n-gram model on the same tokens."""
     from inkstone.apps.language_model import LanguageModel
@@ -218,7 +217,7 @@ def _judged_filling(
     texts: Documents,
     tokenizer: Tokenizer,
     feed: Feed,
-    base: Bundle | None,
+    base: Base | None,
 ) -> Result:
     """The test documents, with something hidden that is always the same, beside guessing by frequency."""
     import torch

@@ -15,7 +15,7 @@ from inkstone.recipes import sequence_bundle
 from inkstone.recipes.pairs import Corpus, Direction, turned
 
 if TYPE_CHECKING:
-    from inkstone.model.bundle import Bundle
+    from inkstone.recipes.beginning import Base
     from inkstone.recipes.sequences import Learnt
     from inkstone.recipes.translator_recipe import TranslateRecipe
 
@@ -40,7 +40,7 @@ def _judged(
     translator: Translator,
     corpus: Corpus,
     directions: Sequence[Direction],
-    base: Bundle | None,
+    base: Base | None,
 ) -> tuple[list[Any], list[Any]]:
     """Each test set in each direction, translated as it will be served, beside the baselines and the base."""
     from inkstone.judge.baselines import translation_baselines

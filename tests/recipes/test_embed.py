@@ -280,6 +280,18 @@ def test_it_begins_with_a_masked_language_model(tmp_path: Path) -> None:
     assert one == other
     made = open_bundle(tmp_path / "enc").manifest["made"]
     assert made["base"]["sha256"] == sha256(tmp_path / "base" / "model.safetensors")
+    command[command.index("--out") + 1] = str(tmp_path / "adapted")
+    _, said = run(*command, "--lora", *given, "--set", "training.learning_rate=0.01")
+    report = json.loads((tmp_path / "adapted" / "report.json").read_text("utf-8"))["training"]
+    assert report["begun_with"] == "base"
+    assert report["learnt_parameters"] < report["parameters"] / 3
+    assert f"{report['learnt_parameters']:,} of" in said
+    assert (tmp_path / "adapted" / "adapter" / "adapter_config.json").is_file()
+    adapted = load_model(tmp_path / "adapted").state_dict()
+    moved = {name for name, weight in adapted.items() if not torch.allclose(weight, base[name], atol=1e-6)}
+    assert moved, "the adapter is merged into what is served"
+    assert all(name.endswith(".weight") and adapted[name].dim() == 2 for name in moved)
+    assert "give --base MODEL too" in run(*command[:-2], "--lora", "--set", "out=y", code=2)[1]
     out, err = run(*command[:-1], str(tmp_path / "base"), "--size", "base", "--set", "out=x", code=2)
     assert (out == "" and "the base decides that" in err) or "already exists" in err
 
