@@ -282,6 +282,8 @@ def check(recipe: EmbedRecipe, base: Base | None = None) -> None:
         problems.append("lora is an adapter beside weights that are there: give --base MODEL too")
     if recipe.max_length < 3:
         problems.append(f"max_length={recipe.max_length} leaves no room for a word: give 3 or more")
+    if not 0 <= recipe.hard_negatives <= 64:
+        problems.append(f"hard_negatives={recipe.hard_negatives} must be between 0 and 64")
     if recipe.pairs_per_batch < 2:
         problems.append(
             f"pairs_per_batch={recipe.pairs_per_batch} leaves nothing to tell apart: give 2 or more"

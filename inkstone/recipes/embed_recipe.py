@@ -52,6 +52,7 @@ class EmbedRecipe:
     lora: LoraConfig | None = None  # an adapter beside the base's weights learns, and nothing else
     max_length: int = 128  # tokens; of longer texts the first so many are learnt from
     pairs_per_batch: int = 128
+    hard_negatives: int = 0  # of each pair: targets of others that share words with its source, found by BM25
     objective: ContrastiveOptions = field(default_factory=ContrastiveOptions)
     training: TrainingOptions = field(default_factory=_training)
     both_ways: bool = False  # the tests look for sources of targets too

@@ -7,17 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from inkstone.corpus.read import Reading
 from inkstone.corpus.related import RelatedData, read_related
 from inkstone.ground.errors import DataError
-from inkstone.ground.progress import say
+from inkstone.ground.progress import progress, say
 from inkstone.ground.records import Related
+from inkstone.judge.bm25 import BM25
 from inkstone.recipes.cleaned import parted
 from inkstone.recipes.documents import languages_of
 from inkstone.text.normalize import Script, normalize
 
 if TYPE_CHECKING:
     from inkstone.recipes.embed_recipe import EmbedRecipe
+
+
+AT_ONCE = 256  # sources whose hard negatives are looked for together
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,35 @@ def read_pairs_of(recipe: EmbedRecipe) -> RelatedCorpus:
             "count."
         )
     languages = recipe.languages or languages_of(sides_of(pairs))
+    if recipe.hard_negatives:
+        pairs = with_hard_negatives(pairs, recipe.hard_negatives)
     return RelatedCorpus(pairs, parts.valid, parts.tests, dropped, languages)
+
+
+def with_hard_negatives(pairs: Sequence[Related], count: int) -> list[Related]:
+    """The pairs, each with as many more negatives: the targets of others that share the most words with its source.
+
+    BM25 finds them (as for dense passage retrieval, Karpukhin et al., 2020); between languages, where no words are
+    shared, it finds none. A target that some pair of the same source has is none of its negatives.
+    """
+    targets = list(dict.fromkeys(pair.target for pair in pairs))
+    right: dict[str, set[str]] = {}
+    for pair in pairs:
+        right.setdefault(pair.source, {pair.source}).add(pair.target)
+    index, most = BM25(targets), max(len(own) for own in right.values())
+    found: list[Related] = []
+    with progress("hard negatives", len(pairs)) as bar:
+        for start in range(0, len(pairs), AT_ONCE):
+            some = pairs[start : start + AT_ONCE]
+            scores_QN = index.scores([pair.source for pair in some])
+            kept = min(count + most, len(targets))
+            best_QK = np.argpartition(-scores_QN, kept - 1, axis=1)[:, :kept]
+            for pair, row_N, best_K in zip(some, scores_QN, best_QK, strict=True):
+                ranked = sorted((int(n) for n in best_K if row_N[n] > 0), key=lambda n: (-row_N[n], n))
+                hard = [targets[n] for n in ranked if targets[n] not in right[pair.source]][:count]
+                found.append(replace(pair, negatives=(*pair.negatives, *hard)))
+            bar.advance(len(found))
+    return found
 
 
 def sides_of(pairs: Sequence[Related]) -> list[str]:

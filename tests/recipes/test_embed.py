@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_corpus import made_pairs, write_pairs
+from made_corpus import DEEDS, PEOPLE, THINGS, made_pairs, write_pairs
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
@@ -21,9 +21,13 @@ from inkstone.cli import main  # noqa: E402
 from inkstone.generate.sentence_encoder import torch_encoder  # noqa: E402
 from inkstone.ground.errors import ConfigError, DataError  # noqa: E402
 from inkstone.ground.manifest import read_json, seal, sha256  # noqa: E402
+from inkstone.ground.records import Related  # noqa: E402
+from inkstone.judge.bm25 import BM25  # noqa: E402
 from inkstone.learn.data.batches import Planned  # noqa: E402
 from inkstone.model.bundle import open_bundle  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
+from inkstone.recipes.embed_recipe import EmbedRecipe  # noqa: E402
+from inkstone.recipes.related import read_pairs_of, with_hard_negatives  # noqa: E402
 from inkstone.recipes.rerun import rerun  # noqa: E402
 from inkstone.recipes.verify import verify  # noqa: E402
 from inkstone.text.reader import TextReader  # noqa: E402
@@ -241,6 +245,49 @@ def test_a_run_that_died_ends_with_the_same_weights(tmp_path: Path, monkeypatch:
     assert (again["steps"], again["metrics"]) == (printed["steps"], printed["metrics"])
     one, other = (sha256(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert one == other
+
+
+class TestHardNegatives:
+    def test_they_share_words_and_are_nobodys_right_answer(self) -> None:
+        pairs = [
+            Related("what is gout", "gout is a disease of the joints"),
+            Related("what is gout", "gout hurts"),
+            Related("what is flu", "flu is a virus", ("given",)),
+            Related("is gout a virus", "no, gout is none"),
+            Related("是什么", "没有一样的词"),
+        ]
+        found = with_hard_negatives(pairs, 2)
+        assert [(one.source, one.target) for one in found] == [(one.source, one.target) for one in pairs]
+        assert found[0].negatives == found[1].negatives
+        assert set(found[0].negatives) == {"flu is a virus", "no, gout is none"}
+        assert found[2].negatives[0] == "given" and len(found[2].negatives) == 3
+        assert set(found[3].negatives) <= {one.target for one in pairs[:3]}
+        assert found[4].negatives == (), "no word is shared"
+        index = BM25([one.target for one in pairs])
+        scores = dict(zip([one.target for one in pairs], index.scores(["is gout a virus"])[0], strict=True))
+        del scores["no, gout is none"]
+        assert list(found[3].negatives) == sorted(scores, key=lambda text: -scores[text])[:2]
+
+    def test_an_encoder_learns_from_them(self, tmp_path: Path) -> None:
+        """Questions whose answers differ from others by one word: what shares words is not what is meant."""
+        rows = [{"question": f"does {who} {does} {what}?", "answer": f"{who} will {does} {what} now."}
+                for who in PEOPLE for does in DEEDS for what in THINGS]  # fmt: skip
+        data = tmp_path / "pairs.jsonl"
+        data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+        recipe = EmbedRecipe(name="x", data=(str(data),), hard_negatives=3)
+        negatives = [one.negatives for one in read_pairs_of(recipe).train]
+        assert all(len(one) == 3 for one in negatives)
+        command = ["train", "embed", "--data", str(data), "--size", "tiny", "--out", str(tmp_path / "made")]
+        more = {"hard_negatives": 3, "training.epochs": 4, "vocab_size": 300}
+        printed = json.loads(run(*command, *settings(**more), "--json")[0])
+        (found,) = printed["metrics"].values()
+        assert found["recall_at_1"]["value"] > 0.7
+        again = rerun(tmp_path / "made", steps=3, data=[tmp_path])
+        assert again.passed and again.equal
+
+    def test_pairs_of_two_languages_have_none(self, embedder: Embedder) -> None:
+        recipe = EmbedRecipe(name="x", data=(str(embedder.data),), hard_negatives=3)
+        assert not any(one.negatives for one in read_pairs_of(recipe).train)
 
 
 def test_it_begins_with_a_masked_language_model(tmp_path: Path) -> None:
