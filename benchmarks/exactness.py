@@ -52,9 +52,11 @@ def kill_and_resume(out: Path, settings: list[str], kills: int, seconds: float, 
     command = train(out, settings)
     for _ in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(generator.uniform(0.3, 0.8) * seconds)
+        time.sleep(generator.uniform(0.3, 0.8) * seconds / min(kills, 2))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        if out.exists():  # it ended before it was killed
+            return
         if any(out.with_name(out.name + ".run").rglob("checkpoints")):
             command = [str(BIN / "inkstone"), "train", "resume", str(out.with_name(out.name + ".run"))]
     run(command)

@@ -162,7 +162,7 @@ def main() -> None:
                     place = (
                         whole
                         if recipe == asked.recipe[0] and not number
-                        else Path(folder) / f"{recipe}-{seed}"
+                        else Path(folder) / f"{Path(recipe).stem}-{seed}"
                     )
                     result, seconds = train(place, ["--recipe", recipe, *settings[2:], *seeded(seed)])
                     print("\n".join(rows(recipe, seed, place, seconds)), flush=True)

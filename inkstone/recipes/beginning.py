@@ -29,7 +29,7 @@ from inkstone.model.bundle import Bundle, open_bundle
 from inkstone.model.checkpoint import build_model, load_model, read_config
 from inkstone.model.families.folder import is_foreign
 from inkstone.model.lora import Adapters, LoraConfig
-from inkstone.model.lora_files import name_base, save_adapter
+from inkstone.model.lora_files import family_of, name_base, save_adapter
 from inkstone.model.presets import translator_config
 from inkstone.text.tokenizer import Tokenizer
 
@@ -153,7 +153,8 @@ class Beginning:
         """Put what stands beside the weights into a bundle in the making."""
         if self.adapters is not None and self.base is not None:
             (folder / ADAPTER).mkdir()
-            save_adapter(self.adapters, ADAPTER, folder / ADAPTER, base=self.base.name)
+            family = family_of(self.base.path)
+            save_adapter(self.adapters, ADAPTER, folder / ADAPTER, family=family, base=self.base.name)
             name_base(folder / ADAPTER, self.base.name, self.base.path)
 
     def facts(self) -> dict[str, Any]:

@@ -87,7 +87,8 @@ def check_beforehand(recipe: ChatRecipe, out: Path, found: Collected) -> Taught:
 
     def disk() -> None:
         for one in bases:
-            refuse_small_disk(out, parameters_of(one.model.config), recipe.training.preflight)
+            size, whole = parameters_of(one.model.config), recipe.lora is None
+            refuse_small_disk(out, size, recipe.training.preflight, moments=whole)
 
     check_all(
         found,

@@ -115,12 +115,13 @@ def finish(
 
 def _keep_adapter(recipe: ChatRecipe, taught: Taught, adapters: Adapters | None, folder: Path) -> None:
     """The adapter beside the merged weights, where it alone makes the model of the base."""
-    from inkstone.model.lora_files import name_base, save_adapter
+    from inkstone.model.lora_files import family_of, name_base, save_adapter
 
     if adapters is not None and not taught.new:
         base = str(recipe.plain_base()["name"])
         (folder / ADAPTER).mkdir()
-        save_adapter(adapters, ADAPTER, folder / ADAPTER, base=base)
+        family = family_of(taught.folder)
+        save_adapter(adapters, ADAPTER, folder / ADAPTER, family=family, base=base)
         if (taught.folder / "model.safetensors").exists():
             name_base(folder / ADAPTER, base, taught.folder)
 

@@ -256,7 +256,7 @@ def read_corpus(recipe: ClassifyRecipe) -> Corpus:
         valid = _given(recipe, "valid", files)
     with found.check():
         test = _given(recipe, "test", files)
-    if found.errors and recipe.unmatched_labels == "refuse":
+    if found.errors and records and recipe.unmatched_labels == "refuse":
         with found.check():
             refuse_labels(records, valid, test)
     found.raise_all()

@@ -80,14 +80,20 @@ def _split(
         )
     keyed = sorted((_place(one), number) for number, one in enumerate(records))
     ordered = [records[number] for _, number in keyed]
-    borders = [
-        next((n for n in range(least, len(keyed)) if keyed[n][0] != keyed[n - 1][0]), len(keyed))
-        for least in (size, wanted)
-    ]
-    held, rest = ordered[: borders[1]], ordered[borders[1] :]
-    if not tests:
-        tests, held = {"held out": held[: borders[0]]}, held[borders[0] :] if not valid else []
-    return rest, valid or held, tests
+
+    def border(least: int) -> int:
+        """The first place from there on that parts no records of the same text."""
+        return next((n for n in range(least, len(keyed)) if keyed[n][0] != keyed[n - 1][0]), len(keyed))
+
+    first = 0 if tests else border(size)
+    second = first if valid else border(first + size)
+    if second == len(keyed):
+        different = len({place for place, _ in keyed})
+        raise DataError(
+            f"{len(records)} {called} with {different} different texts are too few to hold some out: those of one text "
+            "stay together. Give --valid and --test, or more data."
+        )
+    return ordered[second:], valid or ordered[first:second], tests or {"held out": ordered[:first]}
 
 
 def _place(record: Document | Pair | Related) -> bytes:

@@ -83,7 +83,7 @@ def check_beforehand(recipe: EmbedRecipe, out: Path, found: Collected) -> None:
 
     def disk() -> None:
         config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
-        refuse_small_disk(out, parameters_of(config), recipe.training.preflight)
+        refuse_small_disk(out, parameters_of(config), recipe.training.preflight, moments=recipe.lora is None)
 
     check_all(
         found,
@@ -91,7 +91,7 @@ def check_beforehand(recipe: EmbedRecipe, out: Path, found: Collected) -> None:
         lambda: check(recipe, opened_base(recipe)),
         lambda: require_watchers(recipe.training.watch),
         disk,
-        read=lambda: read_pairs_of(readable(recipe)),
+        read=lambda: read_pairs_of(replace(readable(recipe), hard_negatives=0)),
     )
 
 
@@ -152,7 +152,8 @@ def learn(recipe: EmbedRecipe, base: Base | None, run: Path) -> Learnt:
     most = longest(recipe, model.config)
     examples, cut = encode(reader, corpus.train, most)
     say(f"{len(examples):,} pairs, {len(corpus.valid):,} for validation, vocabulary {reader.vocab_size:,}")
-    found = [*findings(corpus), *cut_findings(cut, len(sides_of(corpus.train)), "texts", most)]
+    total = sum(2 + len(pair.negatives) for pair in corpus.train)
+    found = [*findings(corpus), *cut_findings(cut, total, "texts", most)]
     training = recipe.training
     plan = Plan(
         examples,

@@ -37,6 +37,7 @@ READ_ANYHOW = 1 << 26  # bytes of data that are read to look for more problems, 
 # Bytes on disk for each parameter, float32: the run keeps the best weights and the last with two moments, and writes a
 # new one before the old one goes; the bundle has the weights, an engine in int8, and while that is proved one in float32.
 RUN_BYTES, BUNDLE_BYTES = 4 + 12 + 12, 4 + 1 + 4
+MOMENT_BYTES = 8 + 8  # of them, two moments twice
 _BRACES = re.compile(r"\{[^}]*\}")
 BESIDES = 16 << 20  # logs, tokenizer, report
 
@@ -177,20 +178,23 @@ def refuse_labels(train: Sequence[Labelled], valid: Sequence[Labelled], test: Se
         raise error
 
 
-def disk_need_bytes(parameters: int) -> int:
-    """What a run and its bundle take at most, before the bundle is done and the run's checkpoints go."""
-    return (RUN_BYTES + BUNDLE_BYTES) * parameters + BESIDES
+def disk_need_bytes(parameters: int, moments: bool = True) -> int:
+    """What a run and its bundle take at most, before the bundle is done and the run's checkpoints go.
+
+    moments: False where next to nothing of the model learns, as with an adapter.
+    """
+    return (RUN_BYTES + BUNDLE_BYTES - (0 if moments else MOMENT_BYTES)) * parameters + BESIDES
 
 
-def refuse_small_disk(out: Path, parameters: int, mode: str) -> None:
+def refuse_small_disk(out: Path, parameters: int, mode: str, *, moments: bool = True) -> None:
     """Raise OutputError where the disk has less room than the run and the bundle need.
 
-    mode: of the preflight; "force" and "skip" try it all the same.
+    mode: of the preflight; "force" and "skip" try it all the same. moments: as in `disk_need_bytes`.
     """
     if mode in ("force", "skip"):
         return
     nearest = next((folder for folder in out.absolute().parents if folder.is_dir()), Path("/"))
-    disk, needed = shutil.disk_usage(nearest), disk_need_bytes(parameters)
+    disk, needed = shutil.disk_usage(nearest), disk_need_bytes(parameters, moments)
     if disk.total and disk.free < needed:  # a file system without a size does not say
         raise OutputError(
             f"the disk of {nearest} has {disk.free / 1e9:.2f} GB free, and a model of {parameters:,} parameters needs"

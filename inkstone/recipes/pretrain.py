@@ -229,7 +229,7 @@ def _check_options(recipe: PretrainRecipe, out: Path) -> None:
     if not 1 <= recipe.ngram_order <= 10:
         problems.append(f"ngram_order={recipe.ngram_order} must be between 1 and 10")
     raise_all(ConfigError, "recipe", problems)
-    refuse_small_disk(out, parameters_of(config), recipe.training.preflight)
+    refuse_small_disk(out, parameters_of(config), recipe.training.preflight, moments=recipe.lora is None)
 
 
 def validation(

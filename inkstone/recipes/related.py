@@ -11,6 +11,7 @@ import numpy as np
 
 from inkstone.corpus.read import Reading
 from inkstone.corpus.related import RelatedData, read_related
+from inkstone.corpus.rules import key_of
 from inkstone.ground.errors import DataError
 from inkstone.ground.progress import progress, say
 from inkstone.ground.records import Related
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from inkstone.recipes.embed_recipe import EmbedRecipe
 
 
-AT_ONCE = 256  # sources whose hard negatives are looked for together
+SCORES = 1 << 24  # of sources and targets that are held at once: 64 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +70,31 @@ def with_hard_negatives(pairs: Sequence[Related], count: int) -> list[Related]:
     """The pairs, each with as many more negatives: the targets of others that share the most words with its source.
 
     BM25 finds them (as for dense passage retrieval, Karpukhin et al., 2020); between languages, where no words are
-    shared, it finds none. A target that some pair of the same source has is none of its negatives.
+    shared, it finds none. What some pair has beside the same text, on either side, is none of its negatives; case, space
+    and punctuation make no other text.
     """
     targets = list(dict.fromkeys(pair.target for pair in pairs))
-    right: dict[str, set[str]] = {}
+    keys = [key_of(target) for target in targets]
+    right: dict[
+        str, set[str]
+    ] = {}  # of each text, whichever side it stands on: itself, and what belongs to it
     for pair in pairs:
-        right.setdefault(pair.source, {pair.source}).add(pair.target)
+        one, other = key_of(pair.source), key_of(pair.target)
+        right.setdefault(one, {one}).add(other)
+        right.setdefault(other, {other}).add(one)
     index, most = BM25(targets), max(len(own) for own in right.values())
+    at_once = max(1, SCORES // len(targets))
     found: list[Related] = []
     with progress("hard negatives", len(pairs)) as bar:
-        for start in range(0, len(pairs), AT_ONCE):
-            some = pairs[start : start + AT_ONCE]
+        for start in range(0, len(pairs), at_once):
+            some = pairs[start : start + at_once]
             scores_QN = index.scores([pair.source for pair in some])
             kept = min(count + most, len(targets))
             best_QK = np.argpartition(-scores_QN, kept - 1, axis=1)[:, :kept]
             for pair, row_N, best_K in zip(some, scores_QN, best_QK, strict=True):
                 ranked = sorted((int(n) for n in best_K if row_N[n] > 0), key=lambda n: (-row_N[n], n))
-                hard = [targets[n] for n in ranked if targets[n] not in right[pair.source]][:count]
+                own = right[key_of(pair.source)]
+                hard = [targets[n] for n in ranked if keys[n] not in own][:count]
                 found.append(replace(pair, negatives=(*pair.negatives, *hard)))
             bar.advance(len(found))
     return found

@@ -221,7 +221,7 @@ def _check_model(recipe: SequenceRecipe) -> None:
 
 def _check_disk(recipe: SequenceRecipe, out: Path) -> None:
     config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
-    refuse_small_disk(out, parameters_of(config), recipe.training.preflight)
+    refuse_small_disk(out, parameters_of(config), recipe.training.preflight, moments=recipe.lora is None)
 
 
 def findings(corpus: Corpus) -> list[str]:

@@ -334,10 +334,14 @@ def _embed() -> Task:
 
 
 def _chat() -> Task:
-    from inkstone.recipes.chat import check, learn, opened
+    from inkstone.recipes.chat import check, check_options, learn, opened
     from inkstone.recipes.chat_recipe import ChatRecipe, laid_under
     from inkstone.recipes.run import kept_run
     from inkstone.recipes.talks import read_talks
+
+    def model(recipe: Any) -> None:
+        check_options(recipe)
+        check(recipe, opened(recipe))
 
     def train(recipe: Any, out: Path) -> None:
         recipe = replace(recipe, training=_unrehearsed(recipe.training))
@@ -347,7 +351,7 @@ def _chat() -> Task:
 
     return Task(
         ChatRecipe,
-        lambda recipe: check(recipe, opened(recipe)),
+        model,
         lambda recipe: str(recipe.training.metric),
         (*MEASURED_BY, *TALKS),
         train,

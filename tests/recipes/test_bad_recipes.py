@@ -205,6 +205,14 @@ def test_labels_are_looked_at_although_a_file_is_missing(tmp_path: Path) -> None
     all_said(err, "gone.jsonl does not exist", "labels without a text in the validation set, which chooses")
 
 
+def test_labels_are_not_looked_at_where_there_is_no_text_to_learn_from(tmp_path: Path) -> None:
+    valid = write(tmp_path / "valid.jsonl", texts(2, first=20))
+    gone = ("--data", str(tmp_path / "gone.jsonl"), "--out", str(tmp_path / "m"))
+    _, err = run("train", "classify", "--valid", valid, *gone, code=2)
+    all_said(err, "gone.jsonl does not exist")
+    assert "labels of the" not in err
+
+
 def test_a_search_names_a_wrong_recipe_and_a_missing_space_at_once(tmp_path: Path) -> None:
     data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
     space = ("--space", str(tmp_path / "gone.yaml"), "--out", str(tmp_path / "search"))

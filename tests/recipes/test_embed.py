@@ -268,6 +268,19 @@ class TestHardNegatives:
         del scores["no, gout is none"]
         assert list(found[3].negatives) == sorted(scores, key=lambda text: -scores[text])[:2]
 
+    def test_the_same_in_other_words_is_no_negative(self) -> None:
+        pairs = [
+            Related("what is gout", "gout hurts"),
+            Related("What is gout?", "a disease called gout"),
+            Related("gout, at length", "what is gout"),
+            Related("what is flu", "what a flu is"),
+        ]
+        found = with_hard_negatives([*pairs, Related("is it gout", "Gout hurts.")], 9)
+        assert "Gout hurts." not in found[0].negatives and "gout hurts" not in found[1].negatives
+        assert "a disease called gout" not in found[0].negatives, "it answers the same question"
+        assert "what is gout" not in found[0].negatives, "it is the question"
+        assert "what a flu is" in found[0].negatives
+
     def test_an_encoder_learns_from_them(self, tmp_path: Path) -> None:
         """Questions whose answers differ from others by one word: what shares words is not what is meant."""
         rows = [{"question": f"does {who} {does} {what}?", "answer": f"{who} will {does} {what} now."}
@@ -288,6 +301,31 @@ class TestHardNegatives:
     def test_pairs_of_two_languages_have_none(self, embedder: Embedder) -> None:
         recipe = EmbedRecipe(name="x", data=(str(embedder.data),), hard_negatives=3)
         assert not any(one.negatives for one in read_pairs_of(recipe).train)
+
+
+def test_an_adapter_on_a_foreign_encoder_can_be_opened_there(tmp_path: Path) -> None:
+    from inkstone.generate.sentence_encoder import minilm_folder
+    from inkstone.model.families.folder import read_folder
+    from inkstone.model.lora_files import open_adapters
+
+    data = str(write_pairs(tmp_path / "pairs.tsv", made_pairs(200)))
+    command = [
+        "train",
+        "embed",
+        "--data",
+        data,
+        "--base",
+        "minilm",
+        "--lora",
+        "--out",
+        str(tmp_path / "adapted"),
+    ]
+    more = ["training.epochs=0.3", "pairs_per_batch=16", "training.threads=1", "training.preflight=skip"]
+    run(*command, *(part for one in more for part in ("--set", one)))
+    adapters = open_adapters(
+        read_folder(minilm_folder()), minilm_folder(), {"a": tmp_path / "adapted" / "adapter"}
+    )
+    assert set(adapters.configs) == {"a"}
 
 
 def test_it_begins_with_a_masked_language_model(tmp_path: Path) -> None:
@@ -339,8 +377,9 @@ def test_it_begins_with_a_masked_language_model(tmp_path: Path) -> None:
     assert moved, "the adapter is merged into what is served"
     assert all(name.endswith(".weight") and adapted[name].dim() == 2 for name in moved)
     assert "give --base MODEL too" in run(*command[:-2], "--lora", "--set", "out=y", code=2)[1]
-    out, err = run(*command[:-1], str(tmp_path / "base"), "--size", "base", "--set", "out=x", code=2)
-    assert (out == "" and "the base decides that" in err) or "already exists" in err
+    command[command.index("--out") + 1] = str(tmp_path / "other")
+    out, err = run(*command, "--size", "base", code=2)
+    assert out == "" and "the base decides that" in err
 
 
 REFUSED = {

@@ -173,6 +173,21 @@ def test_what_is_held_out_is_held_out_with_all_of_its_summaries(tmp_path: Path) 
         (corpus.train, corpus.valid, *corpus.tests.values()), parts, strict=True))  # fmt: skip
 
 
+def test_texts_that_stay_together_leave_something_for_every_use(tmp_path: Path) -> None:
+    """Few documents of many summaries: a border moves to the next document, and the one after it moves along."""
+    rows = [
+        {"document": f"Document {n} is about something.", "summary": [f"{n} is {m}." for m in range(40)]}
+        for n in range(20)
+    ]
+    recipe = SummarizeRecipe(name="x", data=(write(tmp_path / "a.jsonl", rows),), language="en")
+    corpus = read_corpus(recipe)
+    assert [len(some) for some in (corpus.valid, *corpus.tests.values())] == [40, 40]
+    assert len(corpus.train) == 18 * 40
+    many = [{"document": "The same.", "summary": [f"It is {m}." for m in range(400)]}]
+    with pytest.raises(DataError, match="1 different texts are too few to hold some out: those of one text"):
+        read_corpus(replace(recipe, data=(write(tmp_path / "c.jsonl", many),)))
+
+
 def test_on_the_command_line(
     made: Made, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
