@@ -73,7 +73,8 @@ def main() -> None:
                 )
     for name, written in samples.items():
         print(
-            f"\n{name}: the beginnings are of held-out documents, the rest is drawn (0.8, top-p 0.95, seeds 0-9)\n"
+            f"\n{name}: the beginnings are of held-out documents (of books, from their middle), the rest is drawn "
+            "(0.8, top-p 0.95, seeds 0-9)\n"
         )
         for one in written:
             print(f"- **{one['prompt']}**{one['text']}".replace("\n", " / "))

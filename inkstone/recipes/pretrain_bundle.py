@@ -34,6 +34,7 @@ COMPARED = 16_384  # tokens of held-out text on which the engine is proved
 PROMPTS, PROMPT = 16, 9  # beginnings that it is proved to go on with, and tokens of each
 SAMPLES = 10  # texts written for the report, each after the first words of a held-out document
 BEGINNING, WRITTEN = 5, 64  # words of a prompt, tokens after it
+BOOK = 20_000  # characters
 LOOKED_AT = 400  # characters in which its words are looked for
 AT_ONCE = 8  # documents that are tested between two looks at the clock
 COUNTED = 200  # batches from which the frequencies of the baseline are counted
@@ -193,7 +194,7 @@ def _samples(served: LanguageModel, texts: Sequence[str]) -> list[Sample]:
 
     tokenizer, room = served.tokenizer, served.engine.max_positions or LOOKED_AT
     found = []
-    for seed, text in enumerate(evenly(texts, SAMPLES)):
+    for seed, text in enumerate(map(inside, evenly(texts, SAMPLES))):
         prompt = beginning(text)
         if len(tokenizer.encode(prompt)) + 2 > room:
             continue
@@ -201,6 +202,14 @@ def _samples(served: LanguageModel, texts: Sequence[str]) -> list[Sample]:
         written = served.generate(prompt, options)[0].text
         found.append(Sample(prompt, text[len(prompt) :][: max(80, len(written))], written))
     return found
+
+
+def inside(text: str) -> str:
+    """A book from a paragraph in its middle on, for it begins with its title; anything shorter as it is."""
+    if len(text) < BOOK:
+        return text
+    place = text.find("\n\n", len(text) // 2)
+    return text[place:].lstrip() if place >= 0 else text
 
 
 def beginning(text: str) -> str:

@@ -30,7 +30,7 @@ from inkstone.learn.pretraining import marked  # noqa: E402
 from inkstone.model.bundle import open_bundle  # noqa: E402
 from inkstone.model.checkpoint import load_model  # noqa: E402
 from inkstone.recipes.documents import read_texts  # noqa: E402
-from inkstone.recipes.pretrain_bundle import beginning  # noqa: E402
+from inkstone.recipes.pretrain_bundle import beginning, inside  # noqa: E402
 from inkstone.recipes.pretrain_recipe import PretrainRecipe  # noqa: E402
 from inkstone.recipes.verify import verify  # noqa: E402
 from inkstone.ship.language_model import log_probabilities  # noqa: E402
@@ -338,6 +338,17 @@ def test_a_sample_begins_with_whole_words(text: str, first: str) -> None:
     found = beginning(text)
     assert text.startswith(found) and first.startswith(found)
     assert bool(found) == bool(text)
+
+
+def test_a_sample_of_a_book_begins_inside_of_it() -> None:
+    book = "THE TITLE\n\nby Somebody\n\n" + "".join(
+        f"Paragraph {n} is of some length.\n\n" for n in range(2000)
+    )
+    found = inside(book)
+    assert found.startswith("Paragraph 10") and book.endswith(found)
+    assert 0.4 < len(found) / len(book) < 0.6
+    for text in ("THE TITLE\n\nshort", "x" * 50_000, ""):
+        assert inside(text) == text
 
 
 def test_documents_of_lines_are_joined(tmp_path: Path) -> None:
