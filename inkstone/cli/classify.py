@@ -112,6 +112,10 @@ def train_classify(
     tune: Annotated[
         bool, typer.Option("--tune", help="With --base: train the encoder too, not just a layer on it.")
     ] = False,
+    lora: Annotated[
+        bool,
+        typer.Option("--lora", help="With --tune: of the encoder only an adapter beside its weights learns."),
+    ] = False,
     family: Annotated[
         str | None,
         typer.Option(help="Of public checkpoints, such as bert: programs that know it open the model."),
@@ -144,10 +148,16 @@ def train_classify(
         raise ConfigError(f"--base goes with --architecture pretrained or auto, not {architecture}.")
     if tune and not base:
         raise ConfigError("--tune trains the encoder of --base, which is not given.")
+    if lora and not tune:
+        raise ConfigError(
+            "--lora is an adapter that learns while the encoder is tuned: give --base and --tune too."
+        )
     if base:
-        from inkstone.learn.pretrained import TUNING
+        from inkstone.learn.pretrained import ADAPTING, TUNING
 
-        options["pretrained"] = {"base": base} | ({"tuning": plain(TUNING)} if tune else {})
+        learning: dict[str, Any] = {"tuning": plain(TUNING)} if tune else {}
+        learning = {"tuning": plain(ADAPTING), "lora": {}} if lora else learning
+        options["pretrained"] = {"base": base, **learning}
     sized = {"size": size, "family": family}
     if given_sizes := {key: value for key, value in sized.items() if value}:
         options[architecture if architecture in ("rnn", "cnn") else "transformer"] = given_sizes

@@ -18,9 +18,11 @@ import copy
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +36,14 @@ from inkstone.learn.loop import Outcome, TrainingOptions
 from inkstone.learn.memory import peak_memory_bytes
 from inkstone.learn.token_classifier import trained_by_loop
 from inkstone.model.config import ModelConfig
+from inkstone.model.lora import Adapters, LoraConfig
 from inkstone.model.padding import pad
 from inkstone.model.transformer import Transformer
 from inkstone.text.foreign_tokenizer import ForeignTokenizer
 from inkstone.text.reader import TextReader
 
 _TOKENS = 4096  # of a batch
+ADAPTER = "adapter"  # its name while it learns
 _ITERATIONS = 200
 
 
@@ -47,6 +51,7 @@ _ITERATIONS = 200
 TUNING = TrainingOptions(
     epochs=3, tokens_per_batch=512, learning_rate=5e-5, warmup_steps=100, smoothing=0.0, patience=0
 )
+ADAPTING = replace(TUNING, learning_rate=5e-4)  # an adapter begins as nothing, and may move faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,13 @@ class PretrainedOptions:
     # Of the texts against the penalty, each to be tried: the best is kept.
     strengths: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     tuning: TrainingOptions | None = None  # how the encoder itself is trained then; None: it is not
+    lora: LoraConfig | None = None  # with tuning: of the encoder only an adapter learns, and the layer on it
 
     def __post_init__(self) -> None:
+        if self.lora is not None and self.tuning is None:
+            raise ConfigError(
+                "lora is an adapter that learns while the encoder is tuned: give tuning (--tune) too."
+            )
         if not self.strengths or not all(0 < one < float("inf") for one in self.strengths):
             raise ConfigError(f"strengths={list(self.strengths)} must be numbers above 0, one at least.")
         if self.max_length < 3:
@@ -82,20 +92,36 @@ def train_on_pretrained(
     rows, cut = features.reader.cut(data.texts, features.longest)
     training = replace(options.tuning, metric="measure", seed=seed)
     begun = hashlib.sha256(features.weights["embedding.weight"].numpy().tobytes()).hexdigest()
-    tuned = trained_by_loop(
-        "transformer",
-        copy.deepcopy(fitted.model),  # the encoder's own weights stay as they are
-        features.reader,
-        examples_of(rows, data, space),
-        valid,
-        features.longest,
-        space,
-        training,
-        run,
-        begun,
-    )
+    model: Any = copy.deepcopy(fitted.model)  # the encoder's own weights stay as they are
+    adapters = None if options.lora is None else _adapted(model, options.lora, seed)
+    with nullcontext() if adapters is None else adapters.use(ADAPTER):
+        tuned = trained_by_loop(
+            "transformer",
+            model,
+            features.reader,
+            examples_of(rows, data, space),
+            valid,
+            features.longest,
+            space,
+            training,
+            run,
+            begun + (repr(options.lora) if options.lora else ""),
+        )
+    if adapters is not None:
+        tuned.model = adapters.merged(ADAPTER)
     tuned.cut = cut
     return tuned
+
+
+def _adapted(model: Any, lora: LoraConfig, seed: int) -> Adapters:
+    """An adapter on the encoder, which learns together with the layer on it, and nothing else."""
+    adapters = Adapters(model)
+    adapters.add(ADAPTER, lora, torch.Generator().manual_seed(seed))
+    adapters.learn(ADAPTER)
+    model.classifier.requires_grad_(True)
+    learns = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    say(f"pretrained: {learns:,} of {sum(one.numel() for one in model.parameters()):,} parameters learn")
+    return adapters
 
 
 def _trained(

@@ -26,6 +26,7 @@ from inkstone.learn.labelled import LabelSpace, Texts, Trained  # noqa: E402
 from inkstone.learn.objectives import classification  # noqa: E402
 from inkstone.learn.pretrained import TUNING, PretrainedOptions, opened, train_on_pretrained  # noqa: E402
 from inkstone.model.config import ModelConfig  # noqa: E402
+from inkstone.model.lora import LoraConfig  # noqa: E402
 
 TEXTS, LABELS = english()
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -147,6 +148,46 @@ def test_the_encoder_learns_too_where_that_is_asked_for(
     assert torch.equal(weights[0], weights[1])
     assert not torch.allclose(weights[0], weights[2])
     assert whole.outcome.curve[-1]["train_loss"] < math.log(2), "it began with a fitted layer"
+
+
+def test_an_adapter_learns_beside_the_encoder(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only it and the layer on the encoder learn; what comes of it is a plain model with it merged in."""
+    tuning = replace(TUNING, epochs=2, warmup_steps=2, learning_rate=1e-2)
+    options = PretrainedOptions(base=str(bert), tuning=tuning, lora=LoraConfig(rank=2))
+    texts, space = Texts(TEXTS, [(label,) for label in LABELS]), LabelSpace(("music", "weather"), False)
+    adapted = train_on_pretrained(texts, texts, space, options, tmp_path / "adapted").model
+    frozen = train_on_pretrained(
+        texts, texts, space, replace(options, tuning=None, lora=None), tmp_path / "no"
+    )
+    ours, before = dict(adapted.named_parameters()), dict(frozen.model.named_parameters())
+    assert ours.keys() == before.keys(), "no trace of the adapter is left"
+    moved = {name for name in ours if not torch.allclose(ours[name], before[name], atol=1e-7)}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in moved} <= {
+        "query_key_value", "query", "key_value", "output", "classifier",
+    }  # fmt: skip
+    assert "classifier.weight" in moved and any("attention" in name for name in moved)
+    name = "encoder.layers.0.attention.query_key_value.weight"
+    assert torch.linalg.matrix_rank((ours[name] - before[name]).detach(), atol=1e-5) <= 2
+    with pytest.raises(ConfigError, match="give tuning"):
+        PretrainedOptions(base=str(bert), lora=LoraConfig())
+    data = str(write_jsonl(tmp_path / "texts.jsonl", TEXTS, LABELS))
+    words = [
+        "train",
+        "classify",
+        "--data",
+        data,
+        "--base",
+        str(bert),
+        "--out",
+        str(tmp_path / "mine"),
+        "--lora",
+    ]
+    assert main(words) == 2
+    assert "give --base and --tune too" in capsys.readouterr().err
+    assert main([*words, "--tune", "--set", "options.pretrained.tuning.epochs=1"]) == 0
+    assert "parameters learn" in capsys.readouterr().err
 
 
 def test_what_cannot_be_a_base_is_said(bert: Path, tmp_path: Path) -> None:
