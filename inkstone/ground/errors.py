@@ -93,8 +93,11 @@ class Collected:
             self.errors.append(error)
 
     def raise_all(self) -> None:
-        """Raise the one error as it is, several as one ConfigError; return quietly when there is none."""
-        if len(self.errors) == 1:
+        """Raise the one error as it is, several as one ConfigError; return quietly when there is none.
+
+        What several checks came upon is one error.
+        """
+        if len({str(error) for error in self.errors}) == 1:
             raise self.errors[0]
         problems = [problem for error in self.errors for problem in (error.problems or (str(error),))]
         raise_all(ConfigError, self.title, list(dict.fromkeys(problems)))
