@@ -181,8 +181,12 @@ def test_two_workers_learn_the_whole_text() -> None:
     assert told[-1] == 8 * len(corpus)
     assert told == sorted(told)
     unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    cat, dog, tea = (vocabulary.number_of[word] for word in ("cat", "dog", "tea"))
-    assert unit[cat] @ unit[dog] > unit[cat] @ unit[tea] + 0.2
+    rows = np.array([[vocabulary.number_of[word] for word in topic] for topic in TOPICS])
+    near = unit[rows.ravel()] @ unit[rows.ravel()].T
+    same = np.kron(np.eye(len(rows)), np.ones((rows.shape[1], rows.shape[1]))) > 0
+    own, apart = near[same & ~np.eye(len(near), dtype=bool)].mean(), near[~same].mean()
+    # Workers write over each other (Recht et al., 2011): single pairs vary from run to run, means were 0.29 to 0.62 apart.
+    assert own > apart + 0.1
 
 
 def test_encoding_is_frequent_first_and_forgets_the_rare() -> None:
