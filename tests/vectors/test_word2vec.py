@@ -185,7 +185,7 @@ def test_two_workers_learn_the_whole_text() -> None:
     near = unit[rows.ravel()] @ unit[rows.ravel()].T
     same = np.kron(np.eye(len(rows)), np.ones((rows.shape[1], rows.shape[1]))) > 0
     own, apart = near[same & ~np.eye(len(near), dtype=bool)].mean(), near[~same].mean()
-    # Workers write over each other (Recht et al., 2011): single pairs vary from run to run, means were 0.29 to 0.62 apart.
+    # Workers write over each other (Recht et al., 2011): single pairs vary, means were 0.29 to 0.62 apart.
     assert own > apart + 0.1
 
 
