@@ -110,23 +110,32 @@ class Summarizer:
         return self.summarize([text], language=language)[0].summary
 
     def summarize(
-        self, texts: Sequence[str], *, language: str | None = None, options: GenerationOptions | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        language: str | Sequence[str] | None = None,
+        options: GenerationOptions | None = None,
     ) -> list[Summary]:
-        """Summarise documents, each by itself. A language that is not given is told by the text.
+        """Summarise documents, each by itself. language: of all, or of each; one that is not given is told by the text.
 
         Raises ConfigError for a language that the model does not write, DataError for a document without text.
         """
         if isinstance(texts, str):
             raise ConfigError("summarize takes a list of documents. Write summarize([text]) for one.")
-        if language is not None and language not in self.languages:
-            raise ConfigError(f"{self.name} writes {', '.join(self.languages)}, not {language}.")
+        given = [language] * len(texts) if language is None or isinstance(language, str) else list(language)
+        for code in given:
+            if code is not None and code not in self.languages:
+                raise ConfigError(f"{self.name} writes {', '.join(self.languages)}, not {code}.")
         options = options or SEARCH
         options = replace(options, max_length=min(options.max_length, self.positions))
         clean = [normalize(text, script=self.script).strip() for text in texts]
         for number, text in enumerate(clean, 1):
             if not text:
                 raise DataError(f"document {number} of {len(clean)} has no text to summarise.")
-        languages = [language or self._language(number, text) for number, text in enumerate(clean, 1)]
+        languages = [
+            code or self._language(number, text)
+            for number, (code, text) in enumerate(zip(given, clean, strict=True), 1)
+        ]
         parts = [packed(text, self._length, self.most, self.most) for text in clean]
         sources = [
             source

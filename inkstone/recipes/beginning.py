@@ -132,6 +132,11 @@ class Beginning:
     adapters: Adapters | None = None
     digest: str = ""
 
+    @property
+    def name(self) -> str:
+        """That of the base; empty for drawn weights."""
+        return "" if self.base is None else self.base.name
+
     @contextmanager
     def learning(self) -> Iterator[None]:
         """Everything inside goes through the adapter, where there is one."""

@@ -18,6 +18,7 @@ from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.recipes.chat_recipe import ADAPTER
 from inkstone.recipes.documents import languages_of
+from inkstone.recipes.learning_facts import curve_points, training_facts
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
@@ -25,7 +26,7 @@ from inkstone.recipes.sources import other_files
 from inkstone.recipes.talks import Talks, replies_of
 
 if TYPE_CHECKING:
-    from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
+    from inkstone.judge.facts import DataDescription, Result, Sample
     from inkstone.learn.data.conversations import ChatExample
     from inkstone.learn.loop import Outcome
     from inkstone.model.lora import Adapters
@@ -86,9 +87,15 @@ def finish(
             languages=languages,
             data=_data(recipe, talks),
             results=(result,),
-            training=_training(recipe, model, adapters, outcome, per_epoch),
+            training=training_facts(
+                model,
+                outcome,
+                per_epoch,
+                begun_with=str(recipe.plain_base()["name"]),
+                learnt=_learnt(model, adapters),
+            ),
             preflight=foreseen,
-            curve=tuple(_curve(outcome)),
+            curve=curve_points(outcome, "loss", "accuracy"),
             samples=tuple(samples),
             parity=certificate.facts(),
             good_at=recipe.good_at,
@@ -173,34 +180,12 @@ def _data(recipe: ChatRecipe, talks: Talks) -> tuple[DataDescription, ...]:
     return (DataDescription(name, counts, talks.dropped, recipe.licence, recipe.quotable),)
 
 
-def _training(
-    recipe: ChatRecipe, model: Transformer, adapters: Adapters | None, outcome: Outcome, per_epoch: int
-) -> TrainingFacts:
-    from inkstone.judge.facts import TrainingFacts
-    from inkstone.learn.loop import pick_device
-
-    total = sum(one.numel() for one in model.parameters())
-    own = adapters.parts(ADAPTER).values() if adapters is not None else ()
-    learnt = sum(one.numel() for parts in own for part in parts for one in part.parameters())
-    return TrainingFacts(
-        seconds=round(outcome.seconds, 1),
-        steps=outcome.steps,
-        epochs=round(outcome.steps / per_epoch, 2),
-        parameters=total,
-        tokens_per_second=round(outcome.tokens_per_second, 1),
-        peak_memory_bytes=outcome.peak_memory_bytes,
-        device=f"{platform.machine()}, {pick_device().type}",
-        begun_with=str(recipe.plain_base()["name"]),
-        learnt_parameters=total if adapters is None else learnt,
-    )
-
-
-def _curve(outcome: Outcome) -> Iterator[CurvePoint]:
-    from inkstone.judge.facts import CurvePoint
-
-    for point in outcome.curve:
-        valid = {"loss": point["valid_loss"], "accuracy": point["valid_accuracy"]}
-        yield CurvePoint(int(point["step"]), point["seconds"], point["train_loss"], valid)
+def _learnt(model: Transformer, adapters: Adapters | None) -> int:
+    """How many parameters learnt."""
+    if adapters is None:
+        return sum(one.numel() for one in model.parameters())
+    own = adapters.parts(ADAPTER).values()
+    return sum(one.numel() for parts in own for part in parts for one in part.parameters())
 
 
 def _made(recipe: ChatRecipe, taught: Taught, talks: Talks, outcome: Outcome) -> dict[str, Any]:

@@ -36,12 +36,12 @@ from inkstone.judge.report import ReportCard
 from inkstone.learn.classifier import Choice, ClassifierOptions, choose
 from inkstone.learn.first_embeddings import FirstEmbeddings
 from inkstone.learn.labelled import Texts, Trained
-from inkstone.learn.loop import pick_device
 from inkstone.learn.receipt import fitted_receipt
 from inkstone.learn.token_classifier import TokenOptions
 from inkstone.learn.watch import require_watchers
 from inkstone.metrics.classification import top_confusions
 from inkstone.model.bundle import new_bundle
+from inkstone.recipes.learning_facts import training_facts
 from inkstone.recipes.preflight import (
     check_all,
     contradictions,
@@ -382,15 +382,7 @@ def _training(classifier: Classifier, corpus: Corpus) -> tuple[TrainingFacts, tu
     assert classifier.choice is not None
     best: Trained = classifier.choice.best
     measure = "micro_f1" if corpus.multi_label else "accuracy"
-    facts = TrainingFacts(
-        seconds=round(best.outcome.seconds, 1),
-        steps=best.outcome.steps,
-        epochs=round(best.outcome.steps / best.per_epoch, 2),
-        parameters=sum(parameter.numel() for parameter in best.model.parameters()),
-        tokens_per_second=round(best.outcome.tokens_per_second, 1),
-        peak_memory_bytes=best.outcome.peak_memory_bytes,
-        device=f"{platform.machine()}, {pick_device().type}",
-    )
+    facts = training_facts(best.model, best.outcome, best.per_epoch)
     curve = tuple(
         CurvePoint(int(p["step"]), p["seconds"], p["train_loss"], {measure: p["valid_measure"]})
         for p in best.outcome.curve

@@ -71,28 +71,38 @@ def train_encoder(recipe: EmbedRecipe, out: Path) -> dict[str, Any]:
     Raises InkstoneError subclasses for data, options and places that cannot be used, and `Interrupted` on Ctrl-C.
     """
     require("torch", "training", "train")
-    check_beforehand(recipe, out, Collected(recipe.name.strip() or "recipe"))
-    base = opened_base(recipe)
+    base = check_beforehand(recipe, out, Collected(recipe.name.strip() or "recipe"))
     with kept_run("embed", recipe, out, dry=recipe.training.preflight == "only") as run:
         return _train(recipe, base, out, run)
 
 
-def check_beforehand(recipe: EmbedRecipe, out: Path, found: Collected) -> None:
-    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError."""
+def check_beforehand(recipe: EmbedRecipe, out: Path, found: Collected) -> Base | None:
+    """Say what cannot be before anything is trained: all of it, with what was found before. Raises InkstoneError.
+
+    Gives the base, which had to be opened for that.
+    """
     from inkstone.learn.watch import require_watchers
 
+    bases: list[Base | None] = []
+
+    def base() -> None:
+        bases.append(opened_base(recipe))
+        check(recipe, bases[0])
+
     def disk() -> None:
-        config = configuration(recipe, opened_base(recipe), recipe.vocab_size)
-        refuse_small_disk(out, parameters_of(config), recipe.training.preflight, moments=recipe.lora is None)
+        for one in bases:
+            size = parameters_of(configuration(recipe, one, recipe.vocab_size))
+            refuse_small_disk(out, size, recipe.training.preflight, moments=recipe.lora is None)
 
     check_all(
         found,
         recipe,
-        lambda: check(recipe, opened_base(recipe)),
+        base,
         lambda: require_watchers(recipe.training.watch),
         disk,
         read=lambda: read_pairs_of(replace(readable(recipe), hard_negatives=0)),
     )
+    return bases[0]
 
 
 def findings(corpus: RelatedCorpus) -> list[str]:

@@ -17,6 +17,7 @@ from inkstone.corpus.related import RelatedData
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.judge.retrieval import Retrieval
+from inkstone.recipes.learning_facts import curve_points, training_facts
 from inkstone.recipes.pairs import evenly
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.related import RelatedCorpus, sides_of
@@ -26,7 +27,7 @@ from inkstone.text.reader import TextReader
 
 if TYPE_CHECKING:
     from inkstone.ground.records import Related
-    from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
+    from inkstone.judge.facts import DataDescription, Result, Sample
     from inkstone.learn.loop import Outcome
     from inkstone.recipes.beginning import Beginning
     from inkstone.recipes.embed_recipe import EmbedRecipe, Files
@@ -78,9 +79,9 @@ def finish(
             languages=corpus.languages,
             data=_data(recipe, corpus),
             results=results,
-            training=_training(begun, model, outcome, per_epoch),
+            training=training_facts(model, outcome, per_epoch, begun_with=begun.name, learnt=begun.learns()),
             preflight=foreseen,
-            curve=tuple(_curve(outcome)),
+            curve=curve_points(outcome, "recall_at_1", "mrr"),
             samples=tuple(sample for _, samples in judged for sample in samples),
             parity=facts,
             good_at=recipe.good_at,
@@ -162,31 +163,6 @@ def _data(recipe: EmbedRecipe, corpus: RelatedCorpus) -> tuple[DataDescription, 
 
 def _file(one: str | RelatedData) -> str:
     return one if isinstance(one, str) else one.file
-
-
-def _training(begun: Beginning, model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
-    from inkstone.judge.facts import TrainingFacts
-    from inkstone.learn.loop import pick_device
-
-    return TrainingFacts(
-        seconds=round(outcome.seconds, 1),
-        steps=outcome.steps,
-        epochs=round(outcome.steps / per_epoch, 2),
-        parameters=sum(one.numel() for one in model.parameters()),
-        tokens_per_second=round(outcome.tokens_per_second, 1),
-        peak_memory_bytes=outcome.peak_memory_bytes,
-        device=f"{platform.machine()}, {pick_device().type}",
-        begun_with=begun.base.name if begun.base is not None else "",
-        learnt_parameters=begun.learns(),
-    )
-
-
-def _curve(outcome: Outcome) -> Iterator[CurvePoint]:
-    from inkstone.judge.facts import CurvePoint
-
-    for point in outcome.curve:
-        valid = {name: point[f"valid_{name}"] for name in ("recall_at_1", "mrr")}
-        yield CurvePoint(int(point["step"]), point["seconds"], point["train_loss"], valid)
 
 
 def _made(recipe: EmbedRecipe, corpus: RelatedCorpus, outcome: Outcome) -> dict[str, Any]:

@@ -221,13 +221,9 @@ def _summaries(
         start = time.perf_counter()
 
         def written(some: Sequence[Summarized]) -> list[str]:
-            found: dict[int, str] = {}
-            for language in {record.language for record in some}:
-                numbers = [n for n, record in enumerate(some) if record.language == language]
-                texts = [some[n].document for n in numbers]
-                made = summarizer.summarize(texts, language=language, options=replace(SEARCH, beam_size=beam))
-                found |= {n: summary.summary for n, summary in zip(numbers, made, strict=True)}
-            return [found[n] for n in range(len(some))]
+            texts, languages = [one.document for one in some], [one.language for one in some]
+            found = summarizer.summarize(texts, language=languages, options=replace(SEARCH, beam_size=beam))
+            return [one.summary for one in found]
 
         summaries = in_pieces(written, records, f"{one.name} summarises", progress)
         references = [record.summaries for record in records]

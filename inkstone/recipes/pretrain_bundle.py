@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import progress, say
 from inkstone.recipes.documents import Documents, passages
+from inkstone.recipes.learning_facts import curve_points, training_facts
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
 from inkstone.recipes.sources import other_files
@@ -24,7 +25,7 @@ from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.apps.language_model import LanguageModel
-    from inkstone.judge.facts import CurvePoint, DataDescription, Result, Sample, TrainingFacts
+    from inkstone.judge.facts import DataDescription, Result, Sample
     from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
     from inkstone.recipes.beginning import Base, Beginning
@@ -69,6 +70,7 @@ def finish(
     }
     made = _made(recipe, texts, outcome) | begun.facts()
     model = begun.learnt().cpu()
+    per_epoch = steps_of(len(feed.epoch(0)), recipe.training.accumulate)
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
         begun.write(folder)
@@ -87,11 +89,9 @@ def finish(
             languages=texts.languages,
             data=_data(recipe, texts),
             results=(result,),
-            training=_training(
-                begun, model, outcome, steps_of(len(feed.epoch(0)), recipe.training.accumulate)
-            ),
+            training=training_facts(model, outcome, per_epoch, begun_with=begun.name, learnt=begun.learns()),
             preflight=foreseen,
-            curve=tuple(_curve(outcome)),
+            curve=curve_points(outcome, "loss", "accuracy"),
             samples=tuple(samples),
             parity=parity,
             good_at=recipe.good_at,
@@ -283,37 +283,6 @@ def _data(recipe: PretrainRecipe, texts: Documents) -> tuple[DataDescription, ..
     counts = {"train": len(texts.train), "valid": len(texts.valid), "test": len(texts.test)}
     name = ", ".join(sorted({Path(path).parent.name or Path(path).name for path in recipe.data}))
     return (DataDescription(name, counts, dict(texts.dropped), recipe.licence, recipe.quotable),)
-
-
-def _training(begun: Beginning, model: Any, outcome: Outcome, per_epoch: int) -> TrainingFacts:
-    from inkstone.judge.facts import TrainingFacts
-    from inkstone.learn.loop import pick_device
-
-    return TrainingFacts(
-        seconds=round(outcome.seconds, 1),
-        steps=outcome.steps,
-        epochs=round(outcome.steps / per_epoch, 2),
-        parameters=sum(p.numel() for p in model.parameters()),
-        tokens_per_second=round(outcome.tokens_per_second, 1),
-        peak_memory_bytes=outcome.peak_memory_bytes,
-        device=f"{platform.machine()}, {pick_device().type}",
-        begun_with=begun.base.name if begun.base is not None else "",
-        learnt_parameters=begun.learns(),
-    )
-
-
-def _curve(outcome: Outcome) -> list[CurvePoint]:
-    from inkstone.judge.facts import CurvePoint
-
-    return [
-        CurvePoint(
-            int(point["step"]),
-            point["seconds"],
-            point["train_loss"],
-            {"loss": point["valid_loss"], "accuracy": point["valid_accuracy"]},
-        )
-        for point in outcome.curve
-    ]
 
 
 def _made(recipe: PretrainRecipe, texts: Documents, outcome: Outcome) -> dict[str, Any]:

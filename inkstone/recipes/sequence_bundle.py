@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from inkstone.ground.configuration import plain
 from inkstone.ground.progress import say
 from inkstone.judge.compare import PRIMARY
+from inkstone.recipes.learning_facts import curve_points, training_facts
 from inkstone.recipes.pairs import Corpus, Direction, spread
 from inkstone.recipes.receipt import receipt
 from inkstone.recipes.run import short_path
@@ -23,9 +24,7 @@ from inkstone.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from inkstone.judge.facts import Result, Sample
-    from inkstone.learn.data.batches import Feed
     from inkstone.learn.loop import Outcome
-    from inkstone.recipes.beginning import Beginning
     from inkstone.recipes.sequence_recipe import SequenceRecipe
     from inkstone.recipes.sequences import Learnt
 
@@ -48,6 +47,7 @@ def finish(
 
     from inkstone.generate.torch_engine import TorchEngine
     from inkstone.judge.report import ReportCard
+    from inkstone.learn.data.shares import steps_of
     from inkstone.model.bundle import describe, new_bundle
     from inkstone.model.checkpoint import save_model
 
@@ -61,6 +61,7 @@ def finish(
     }
     made = _made(recipe, corpus, learnt.examples, learnt.outcome) | begun.facts()
     model = begun.learnt()
+    per_epoch = steps_of(len(learnt.feed.epoch(0)), recipe.training.accumulate)
     with new_bundle(out, description, made) as folder:
         save_model(model, folder, dtype=getattr(torch, recipe.weights))
         begun.write(folder)
@@ -78,9 +79,11 @@ def finish(
             languages=tuple(description["languages"]),
             data=_data(recipe, corpus),
             results=tuple(results),
-            training=_training(model, begun, learnt.feed, recipe, learnt.outcome),
+            training=training_facts(
+                model, learnt.outcome, per_epoch, begun_with=begun.name, learnt=begun.learns()
+            ),
             preflight=learnt.foreseen,
-            curve=tuple(_curve(learnt.outcome)),
+            curve=curve_points(learnt.outcome, "loss", "accuracy"),
             samples=tuple(samples),
             parity=certificate.facts(),
             good_at=recipe.good_at,
@@ -152,43 +155,6 @@ def _data(recipe: SequenceRecipe, corpus: Corpus) -> tuple[Any, ...]:
         cleaning["unreadable line"] = corpus.problems
     name = ", ".join(sorted({Path(path).parent.name or Path(path).name for path in recipe.data}))
     return (DataDescription(name, counts, cleaning, recipe.licence, recipe.quotable),)
-
-
-def _training(model: Any, begun: Beginning, feed: Feed, recipe: SequenceRecipe, outcome: Outcome) -> Any:
-    from inkstone.judge.facts import TrainingFacts
-    from inkstone.learn.data.shares import steps_of
-
-    options = recipe.training
-    per_epoch = steps_of(len(feed.epoch(0)), options.accumulate)
-    return TrainingFacts(
-        seconds=round(outcome.seconds, 1),
-        steps=outcome.steps,
-        epochs=round(outcome.steps / per_epoch, 2),
-        parameters=sum(p.numel() for p in model.parameters()),
-        tokens_per_second=round(outcome.tokens_per_second, 1),
-        peak_memory_bytes=outcome.peak_memory_bytes,
-        device=f"{platform.machine()}, {next(model.parameters()).device.type}",
-        begun_with=begun.base.name if begun.base is not None else "",
-        learnt_parameters=begun.learns(),
-    )
-
-
-def _curve(outcome: Outcome) -> list[Any]:
-    from inkstone.judge.facts import CurvePoint
-
-    return [
-        CurvePoint(
-            int(point["step"]),
-            point["seconds"],
-            point["train_loss"],
-            {
-                name.removeprefix("valid_"): value
-                for name, value in point.items()
-                if name.startswith("valid_")
-            },
-        )
-        for point in outcome.curve
-    ]
 
 
 def _made(
